@@ -1,0 +1,2 @@
+//! Tests on real kernels.
+fn main() {}
