@@ -1,4 +1,82 @@
-//! The drivers of rnet.
+//! The drivers of rnet: each says what must exist for a network and for its endpoints, and nothing else.
+//!
+//! This crate cannot touch the host: it is `no_std`, so it has no file, socket, process or clock to reach for.
+//! A driver turns a [`Network`] and an [`Endpoint`] into [`Resource`]s in the order of making; the library works
+//! out the difference to what exists, makes it so and remembers it.
+//!
+//! # How to add a driver
+//!
+//! 1. Write `drivers/NAME.rs` with a type that implements [`Driver`].
+//! 2. Add it to [`ALL`].
+//!
+//! That is all: create, connect, disconnect, rm, `--dry-run`, undo, check and repair follow from the list.
+
 #![no_std]
 #![forbid(unsafe_code)]
+
 extern crate alloc;
+
+pub mod bridge;
+mod host;
+pub mod model;
+mod none;
+pub mod options;
+pub mod port;
+pub mod resource;
+
+use alloc::vec::Vec;
+
+pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Name, Network, Pool};
+pub use options::BadOption;
+pub use port::{PortMapping, PortRange, Protocol, Publication};
+pub use resource::{Family, Member, Place, Resource, Setting};
+
+/// What a network of a driver is able to do; asked before anything is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Users may create networks of this driver.
+    pub creatable: bool,
+    /// Containers get an interface, addresses and ports: `connect` is possible.
+    pub connectable: bool,
+    /// The network gives out addresses from its pools.
+    pub addresses: bool,
+}
+
+/// From a network and its endpoints to the list of what must exist, in the order of making.
+///
+/// The lists must be pure: the same input gives the same list, on any host.
+pub trait Driver: Sync {
+    /// The name given with `--driver`.
+    fn name(&self) -> &'static str;
+
+    /// What networks of this driver can do.
+    fn abilities(&self) -> Abilities;
+
+    /// Whether the options are known and make sense together.
+    ///
+    /// # Errors
+    /// The first option that is unknown, malformed, or contradicts another.
+    fn check(&self, network: &Network) -> Result<(), BadOption>;
+
+    /// What must exist for the network, whoever is connected.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check).
+    fn network(&self, network: &Network) -> Result<Vec<Resource>, BadOption>;
+
+    /// What must exist for one endpoint, in addition.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check), for the endpoint's own options too.
+    fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption>;
+}
+
+/// Every driver, in the order in which they are listed to people.
+pub static ALL: [&dyn Driver; 3] = [&bridge::Bridge, &host::Host, &none::None];
+
+/// The driver of that name. Docker's own word for `none` is `null`, so both are known.
+#[must_use]
+pub fn driver(name: &str) -> Option<&'static dyn Driver> {
+    let name = if name == "none" { "null" } else { name };
+    ALL.into_iter().find(|driver| driver.name() == name)
+}

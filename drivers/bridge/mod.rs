@@ -1,0 +1,181 @@
+//! `bridge`: a bridge on the host, a veth pair for each container, addresses, masquerade, published ports.
+
+mod settings;
+
+use alloc::{format, string::String, vec, vec::Vec};
+use core::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+pub use settings::{EndpointSettings, GatewayMode, Settings};
+
+use crate::{
+    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place, Resource, Setting,
+};
+
+/// The device of the network `bridge`, which is there without being made.
+pub const DEFAULT_DEVICE: &str = "rnet0";
+
+/// The most ports that a bridge of the Linux kernel has: `BR_MAX_PORTS` of `net/bridge/br_private.h` less the
+/// number 0, which is never given.
+pub const MOST_PORTS: usize = 1023;
+
+/// The driver.
+pub struct Bridge;
+
+impl Driver for Bridge {
+    fn name(&self) -> &'static str {
+        "bridge"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { creatable: true, connectable: true, addresses: true }
+    }
+
+    fn check(&self, network: &Network) -> Result<(), BadOption> {
+        Settings::of(network).map(drop)
+    }
+
+    fn network(&self, network: &Network) -> Result<Vec<Resource>, BadOption> {
+        let settings = Settings::of(network)?;
+        let link = settings.device.clone();
+        let mut list = vec![Resource::Firewall];
+        if !network.internal {
+            list.extend(forwarding(network));
+        }
+        list.push(Resource::Bridge {
+            name: link.clone(),
+            mac: bridge_mac(network),
+            mtu: settings.mtu,
+            group: network.group,
+            alias: alias(network, None),
+        });
+        list.extend(link_settings(Place::Host, &link, network.has_family(true)));
+        list.extend(firewall_members(network, &settings));
+        for address in gateway_addresses(network, &settings) {
+            list.push(Resource::Address { place: Place::Host, link: link.clone(), address });
+        }
+        list.push(Resource::Up { place: Place::Host, link });
+        Ok(list)
+    }
+
+    fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
+        let settings = Settings::of(network)?;
+        EndpointSettings::of(endpoint)?;
+        let port = port_name(endpoint);
+        let inside = endpoint.interface.clone();
+        let mut list = vec![Resource::Veth {
+            name: port.clone(),
+            bridge: settings.device.clone(),
+            peer: inside.clone(),
+            mac: endpoint.mac,
+            mtu: settings.mtu,
+            group: network.group,
+        }];
+        list.push(Resource::Setting { place: Place::Host, link: port.clone(), setting: Setting::Ipv6Off });
+        list.extend(link_settings(Place::Container, &inside, network.has_family(true)));
+        list.extend(inside_resources(endpoint));
+        if settings.spoof_check {
+            list.push(Resource::Member(Member::Pinned { link: port.clone(), mac: endpoint.mac }));
+            let addresses = endpoint.addresses.iter().map(IpNetwork::ip);
+            list.extend(addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })));
+        }
+        list.extend(endpoint.ports.iter().cloned().map(Resource::Published));
+        list.push(Resource::Port {
+            link: port.clone(),
+            alias: alias(network, Some(endpoint)),
+            isolated: !settings.icc,
+            pinned: settings.spoof_check.then_some(endpoint.mac),
+        });
+        list.push(Resource::Up { place: Place::Host, link: port });
+        Ok(list)
+    }
+}
+
+/// The host's end of an endpoint's veth pair.
+#[must_use]
+pub fn port_name(endpoint: &Endpoint) -> InterfaceName {
+    InterfaceName::of("veth", &endpoint.id)
+}
+
+/// What `ifalias` says of a link: whose it is.
+#[must_use]
+pub fn alias(network: &Network, endpoint: Option<&Endpoint>) -> String {
+    match endpoint {
+        None => format!("rnet:{}:{}", network.id.short(), network.name),
+        Some(endpoint) => format!("rnet:{}:{}:{}", network.id.short(), network.name, endpoint.id.short()),
+    }
+}
+
+/// The host must route between the bridge and the rest of the world, without becoming a router for strangers.
+fn forwarding(network: &Network) -> Vec<Resource> {
+    let families = [(false, Family::Ipv4), (true, Family::Ipv6)];
+    families
+        .into_iter()
+        .filter(|(ipv6, _)| network.has_family(*ipv6))
+        .flat_map(|(_, family)| [Resource::Member(Member::Guard { family }), Resource::Forwarding { family }])
+        .collect()
+}
+
+/// Router advertisements and redirects are never believed; IPv6 is off where the network has none.
+fn link_settings(place: Place, link: &InterfaceName, ipv6: bool) -> Vec<Resource> {
+    let mut settings = if ipv6 {
+        vec![Setting::NoRouterAdvertisements, Setting::NoDuplicateDetection, Setting::Ipv6On]
+    } else {
+        vec![Setting::Ipv6Off]
+    };
+    if place == Place::Host {
+        settings.push(Setting::NoRedirects);
+    }
+    settings.into_iter().map(|setting| Resource::Setting { place, link: link.clone(), setting }).collect()
+}
+
+fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
+    let link = || settings.device.clone();
+    let mut members = vec![Member::Bridge { link: link() }];
+    if settings.icc {
+        members.push(Member::Talking { link: link() });
+    }
+    if network.internal {
+        members.push(Member::Internal { link: link() });
+    }
+    for (ipv6, family) in [(false, Family::Ipv4), (true, Family::Ipv6)] {
+        if settings.masquerades(family) && network.has_family(ipv6) && !network.internal {
+            members.push(Member::Masquerade { link: link(), family });
+        }
+    }
+    for address in gateway_addresses(network, settings) {
+        members.push(Member::Gateway { link: link(), address: address.ip() });
+    }
+    members.into_iter().map(Resource::Member).collect()
+}
+
+/// The addresses that the host itself has on the bridge.
+fn gateway_addresses(network: &Network, settings: &Settings) -> Vec<IpNetwork> {
+    let with_length = |address: IpAddr, subnet: IpNetwork| IpNetwork::new(address, subnet.prefix()).ok();
+    network
+        .pools
+        .iter()
+        .filter(|pool| settings.host_has_address(Family::of(pool.subnet.ip())))
+        .filter_map(|pool| with_length(pool.gateway?, pool.subnet))
+        .collect()
+}
+
+/// A fixed address: otherwise the bridge takes over that of the port with the lowest one, and changes it as
+/// ports come and go.
+fn bridge_mac(network: &Network) -> MacAddress {
+    let gateway = network.pools.iter().find_map(|pool| pool.gateway);
+    gateway.map_or_else(|| MacAddress([0x02, 0x42, network.id.0[0], network.id.0[1], network.id.0[2], network.id.0[3]]), MacAddress::of)
+}
+
+/// Everything inside the container's own namespace but the settings: loopback, addresses, up, routes.
+fn inside_resources(endpoint: &Endpoint) -> Vec<Resource> {
+    let place = Place::Container;
+    let inside = endpoint.interface.clone();
+    let mut list = vec![Resource::Up { place, link: InterfaceName::loopback() }];
+    for address in &endpoint.addresses {
+        list.push(Resource::Address { place, link: inside.clone(), address: *address });
+    }
+    list.push(Resource::Up { place, link: inside.clone() });
+    list.extend(endpoint.gateways.iter().map(|gateway| Resource::DefaultRoute { gateway: *gateway, link: inside.clone() }));
+    list
+}

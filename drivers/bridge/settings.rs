@@ -1,0 +1,157 @@
+//! The options of the bridge driver, read.
+
+use alloc::string::String;
+use core::{fmt, net::IpAddr, str::FromStr};
+
+use super::DEFAULT_DEVICE;
+use crate::{
+    BadOption, Endpoint, Family, InterfaceName, Network,
+    options::{Known, Options},
+};
+
+/// How containers of a family meet the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// They take the host's address on the way out; only published ports are reachable.
+    Nat,
+    /// As `Nat`, but the containers' own addresses are open to whoever has a route to them.
+    NatUnprotected,
+    /// No translation; published ports are opened on the containers' own addresses.
+    Routed,
+    /// The host has no address in the network; for internal networks only.
+    Isolated,
+}
+
+impl FromStr for GatewayMode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "nat" => Ok(Self::Nat),
+            "nat-unprotected" => Ok(Self::NatUnprotected),
+            "routed" => Ok(Self::Routed),
+            "isolated" => Ok(Self::Isolated),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for GatewayMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        })
+    }
+}
+
+static NETWORK_OPTIONS: [Known; 8] = [
+    Known { long: "com.docker.network.bridge.name", short: "name" },
+    Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
+    Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
+    Known { long: "com.docker.network.bridge.host_binding_ipv4", short: "host-binding-ipv4" },
+    Known { long: "com.docker.network.bridge.inhibit_ipv4", short: "inhibit-ipv4" },
+    Known { long: "com.docker.network.driver.mtu", short: "mtu" },
+    Known { long: "com.docker.network.container_iface_prefix", short: "iface-prefix" },
+    Known { long: "rnet.bridge.spoof_check", short: "spoof-check" },
+];
+
+static ENDPOINT_OPTIONS: [Known; 1] = [Known { long: "com.docker.network.endpoint.ifname", short: "ifname" }];
+
+/// The settings of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The bridge's name.
+    pub device: InterfaceName,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+    /// Members may talk to each other.
+    pub icc: bool,
+    /// Members take the host's address on the way out.
+    pub masquerade: bool,
+    /// The host address of published ports that name none.
+    pub host_binding: Option<IpAddr>,
+    /// The bridge has no IPv4 address.
+    pub inhibit_ipv4: bool,
+    /// Interfaces in containers are called this and a number.
+    pub interface_prefix: String,
+    /// Ports send with their own addresses only.
+    pub spoof_check: bool,
+}
+
+impl Settings {
+    /// The settings of a network.
+    ///
+    /// # Errors
+    /// The first option that is unknown or malformed.
+    pub fn of(network: &Network) -> Result<Self, BadOption> {
+        let options = Options::read("bridge", &NETWORK_OPTIONS, &network.options)?;
+        let device = match options.text("name") {
+            Some(name) => name.parse().map_err(|_| options.bad("name", "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'"))?,
+            None if network.name.as_str() == "bridge" => DEFAULT_DEVICE.parse().map_err(|_| options.bad("name", "an interface name"))?,
+            None => InterfaceName::of("rn-", &network.id),
+        };
+        let expected = "it must be a number of bytes from 68 to 65535, and from 1280 with IPv6";
+        let smallest = if network.has_family(true) { 1280 } else { 68 };
+        let mtu = options.parsed::<u32>("mtu", expected)?.unwrap_or(1500);
+        if !(smallest..=65535).contains(&mtu) {
+            return Err(options.bad("mtu", expected));
+        }
+        let interface_prefix = String::from(options.text("iface-prefix").unwrap_or("eth"));
+        let numbered: Result<InterfaceName, _> = (interface_prefix.clone() + "0").parse();
+        if interface_prefix.len() > 12 || numbered.is_err() {
+            return Err(options.bad("iface-prefix", "it must be 1 to 12 letters, digits, '_', '.' or '-'"));
+        }
+        Ok(Self {
+            device,
+            mtu,
+            icc: options.switch("icc", true)?,
+            masquerade: options.switch("masquerade", true)?,
+            host_binding: options.parsed("host-binding-ipv4", "it must be an IP address")?,
+            inhibit_ipv4: options.switch("inhibit-ipv4", false)?,
+            interface_prefix,
+            spoof_check: options.switch("spoof-check", true)?,
+        })
+    }
+
+    /// Whether members take the host's address of that family on the way out.
+    #[must_use]
+    pub fn masquerades(&self, _: Family) -> bool {
+        self.masquerade
+    }
+
+    /// Whether the host has an address of that family on the bridge.
+    #[must_use]
+    pub fn host_has_address(&self, family: Family) -> bool {
+        !(self.inhibit_ipv4 && family == Family::Ipv4)
+    }
+}
+
+/// The settings of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// The name of the interface in the container, where one is wanted.
+    pub interface: Option<InterfaceName>,
+}
+
+impl EndpointSettings {
+    /// The settings of an endpoint.
+    ///
+    /// # Errors
+    /// The first option that is unknown or malformed.
+    pub fn of(endpoint: &Endpoint) -> Result<Self, BadOption> {
+        Self::read(&endpoint.options)
+    }
+
+    /// The settings in options as given.
+    ///
+    /// # Errors
+    /// The first option that is unknown or malformed.
+    pub fn read(given: &alloc::collections::BTreeMap<String, String>) -> Result<Self, BadOption> {
+        let options = Options::read("bridge", &ENDPOINT_OPTIONS, given)?;
+        let interface = options.parsed("ifname", "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'")?;
+        Ok(Self { interface })
+    }
+}

@@ -1,0 +1,325 @@
+//! Resources: one thing each that exists on a host, or must. Data only; `src/kernel` makes and finds them.
+
+use alloc::string::{String, ToString};
+use core::{fmt, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{InterfaceName, MacAddress},
+    port::Publication,
+};
+
+/// In whose network namespace a resource is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The host's.
+    Host,
+    /// The container's.
+    Container,
+}
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4 (RFC 791).
+    Ipv4,
+    /// IPv6 (RFC 8200).
+    Ipv6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { Self::Ipv6 } else { Self::Ipv4 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}
+
+/// A switch of one interface under `/proc/sys/net`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    /// `ipv6/conf/LINK/disable_ipv6` = 1: no IPv6 at all, not even a link-local address.
+    Ipv6Off,
+    /// `ipv6/conf/LINK/disable_ipv6` = 0, also where the namespace's default is off.
+    Ipv6On,
+    /// `ipv6/conf/LINK/accept_ra` = 0: routers' advertisements are not believed.
+    NoRouterAdvertisements,
+    /// `ipv4/conf/LINK/accept_redirects` = 0 and `send_redirects` = 0.
+    NoRedirects,
+    /// `ipv6/conf/LINK/accept_dad` = 0: addresses are usable at once; rnet itself keeps them unique.
+    NoDuplicateDetection,
+}
+
+/// Membership in one of the firewall's sets: which rules of the fixed ruleset apply to whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "set", rename_all = "kebab-case")]
+pub enum Member {
+    /// The bridge of a network: nothing reaches it but replies, neighbours and published ports.
+    Bridge {
+        /// The bridge.
+        link: InterfaceName,
+    },
+    /// The members of the bridge may talk to each other.
+    Talking {
+        /// The bridge.
+        link: InterfaceName,
+    },
+    /// The bridge has no way in or out.
+    Internal {
+        /// The bridge.
+        link: InterfaceName,
+    },
+    /// What leaves the bridge for elsewhere takes the host's address.
+    Masquerade {
+        /// The bridge.
+        link: InterfaceName,
+        /// Of which family.
+        family: Family,
+    },
+    /// The host's own address on a bridge answers on that bridge only.
+    Gateway {
+        /// The bridge.
+        link: InterfaceName,
+        /// The host's address there.
+        address: IpAddr,
+    },
+    /// The port sends with its own hardware address and IP addresses only.
+    Pinned {
+        /// The host's end of the veth pair.
+        link: InterfaceName,
+        /// The container's hardware address.
+        mac: MacAddress,
+    },
+    /// An IP address with which a pinned port may send.
+    Address {
+        /// The host's end of the veth pair.
+        link: InterfaceName,
+        /// The address.
+        address: IpAddr,
+    },
+    /// rnet itself made the host a router for its networks: for strangers it stays none.
+    Guard {
+        /// Of which family.
+        family: Family,
+    },
+}
+
+/// One thing on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Resource {
+    /// rnet's own tables with their fixed chains, rules, and empty sets.
+    Firewall,
+    /// The host forwards packets of the family between its interfaces.
+    Forwarding {
+        /// Of which family.
+        family: Family,
+    },
+    /// A bridge.
+    Bridge {
+        /// Its name.
+        name: InterfaceName,
+        /// Its hardware address.
+        mac: MacAddress,
+        /// Its largest packet, in bytes.
+        mtu: u32,
+        /// Its interface group.
+        group: u32,
+        /// Whose it is, kept in `ifalias`.
+        alias: String,
+    },
+    /// A veth pair: one end a port of the bridge, the other born in the container.
+    Veth {
+        /// The host's end.
+        name: InterfaceName,
+        /// The bridge that it is a port of.
+        bridge: InterfaceName,
+        /// The container's end.
+        peer: InterfaceName,
+        /// The hardware address of the container's end.
+        mac: MacAddress,
+        /// The largest packet, in bytes.
+        mtu: u32,
+        /// The interface group of the host's end.
+        group: u32,
+    },
+    /// How the bridge treats a port.
+    Port {
+        /// The host's end of the veth pair.
+        link: InterfaceName,
+        /// Whose it is, kept in `ifalias`.
+        alias: String,
+        /// It reaches no other isolated port.
+        isolated: bool,
+        /// The bridge learns nothing from it: this one hardware address is behind it, and no other.
+        pinned: Option<MacAddress>,
+    },
+    /// A switch of an interface.
+    Setting {
+        /// Where.
+        place: Place,
+        /// Which interface.
+        link: InterfaceName,
+        /// Which switch.
+        setting: Setting,
+    },
+    /// An address of an interface.
+    Address {
+        /// Where.
+        place: Place,
+        /// Which interface.
+        link: InterfaceName,
+        /// The address with the length of its subnet.
+        address: IpNetwork,
+    },
+    /// The interface is up.
+    Up {
+        /// Where.
+        place: Place,
+        /// Which interface.
+        link: InterfaceName,
+    },
+    /// The container's default route of a family.
+    DefaultRoute {
+        /// The next hop; its family is the route's.
+        gateway: IpAddr,
+        /// Through which interface.
+        link: InterfaceName,
+    },
+    /// Membership in a set of the firewall.
+    Member(Member),
+    /// A published port, or a range of them.
+    Published(Publication),
+}
+
+impl Resource {
+    /// Belongs to the host, not to one network: made with the first network and unmade with the last.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Firewall | Self::Forwarding { .. } | Self::Member(Member::Guard { .. }))
+    }
+
+    /// Stays when its owner goes: undoing it could break what others began to rely on.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Self::Up { link, .. } if *link == InterfaceName::loopback())
+    }
+
+    /// The link that it lives on: when that goes, the kernel takes this along.
+    #[must_use]
+    pub fn lives_on(&self) -> Option<(Place, &InterfaceName)> {
+        match self {
+            Self::Port { link, .. } => Some((Place::Host, link)),
+            Self::Setting { place, link, .. } | Self::Address { place, link, .. } | Self::Up { place, link } => {
+                Some((*place, link))
+            }
+            Self::DefaultRoute { link, .. } => Some((Place::Container, link)),
+            Self::Firewall
+            | Self::Forwarding { .. }
+            | Self::Bridge { .. }
+            | Self::Veth { .. }
+            | Self::Member(_)
+            | Self::Published(_) => None,
+        }
+    }
+
+    /// Whether deleting this deletes that link.
+    #[must_use]
+    pub fn carries(&self, place: Place, link: &InterfaceName) -> bool {
+        match self {
+            Self::Bridge { name, .. } => place == Place::Host && name == link,
+            Self::Veth { name, peer, .. } => match place {
+                Place::Host => name == link,
+                Place::Container => peer == link,
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether both are the same thing, perhaps in different states: then one is changed into the other.
+    #[must_use]
+    pub fn is_same_thing(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::DefaultRoute { gateway: a, .. }, Self::DefaultRoute { gateway: b, .. }) => {
+                a.is_ipv6() == b.is_ipv6()
+            }
+            (Self::Port { link: a, .. }, Self::Port { link: b, .. }) => a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "on the host",
+            Self::Container => "in the container",
+        })
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv6Off => "IPv6 off",
+            Self::Ipv6On => "IPv6 on",
+            Self::NoRouterAdvertisements => "no router advertisements",
+            Self::NoRedirects => "no redirects",
+            Self::NoDuplicateDetection => "no duplicate address detection",
+        })
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { link } => write!(f, "firewall: {link} is closed but for replies and published ports"),
+            Self::Talking { link } => write!(f, "firewall: members of {link} may talk to each other"),
+            Self::Internal { link } => write!(f, "firewall: {link} has no way in or out"),
+            Self::Masquerade { link, family } => write!(f, "firewall: masquerade {family} from {link}"),
+            Self::Gateway { link, address } => write!(f, "firewall: {address} answers on {link} only"),
+            Self::Pinned { link, mac } => write!(f, "firewall: {link} sends as {mac} only"),
+            Self::Address { link, address } => write!(f, "firewall: {link} sends as {address} only"),
+            Self::Guard { family } => write!(f, "firewall: no {family} forwarding for others"),
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Firewall => f.write_str("firewall: tables, chains and empty sets"),
+            Self::Forwarding { family } => write!(f, "{family} forwarding"),
+            Self::Bridge { name, mac, mtu, .. } => write!(f, "bridge {name} mac {mac} mtu {mtu}"),
+            Self::Veth { name, bridge, peer, mac, mtu, .. } => {
+                write!(f, "veth {name} on {bridge} to {peer} in the container, mac {mac} mtu {mtu}")
+            }
+            Self::Port { link, isolated, pinned, .. } => {
+                let isolated = if *isolated { ", isolated" } else { "" };
+                let pinned = pinned.map(|mac| mac.to_string());
+                let behind = pinned.as_deref().unwrap_or("whatever it learns");
+                write!(f, "port {link}: behind it {behind}{isolated}")
+            }
+            Self::Setting { place, link, setting } => write!(f, "{setting} on {link} {place}"),
+            Self::Address { place, link, address } => write!(f, "address {address} on {link} {place}"),
+            Self::Up { place, link } => write!(f, "{link} up {place}"),
+            Self::DefaultRoute { gateway, link } => write!(f, "default route via {gateway} on {link} in the container"),
+            Self::Member(member) => member.fmt(f),
+            Self::Published(publication) => write!(f, "publish {publication}"),
+        }
+    }
+}
