@@ -1,1 +1,3 @@
 //! rnet.
+
+pub mod cli;
