@@ -1,3 +1,40 @@
-//! rnet.
+//! Networks for containers: bridges, addresses, published ports, in network namespaces of Linux.
+//!
+//! The walk of a connect, each line the module opened next:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `main.rs`, [`cli`] | words in, verbs called, words out |
+//! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
+//! | [`store`] | what is remembered: the only place that writes files |
+//! | [`ipam`] | which subnet, address, port comes next; pure |
+//! | [`drivers`] | what must exist for a network and an endpoint; cannot touch the host |
+//! | [`plan`] | the difference between what exists and what must, as steps that can be undone; pure |
+//! | [`kernel`] | runs steps and finds resources: the only place that touches the host |
+//!
+//! ```no_run
+//! use rnet::{container_ref::ContainerRef, kernel::{Deletion, Linux, TableName}, store::Store, verbs::{Connect, Mode, Rnet}};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::open("/var/lib/rnet".as_ref(), "/run/rnet".as_ref())?;
+//! let mut rnet = Rnet::new(store, Linux::new(TableName::default(), Deletion::Wait)?);
+//! let container: ContainerRef = "/proc/4242/ns/net".parse()?;
+//! let mut wanted = Connect::new("bridge", container);
+//! wanted.ports.push("8080:80".parse()?);
+//! let connected = rnet.connect(&wanted, Mode::Do)?;
+//! println!("{} has {}", connected.endpoint.interface, connected.endpoint.addresses[0]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod cli;
+pub mod container_ref;
+pub mod error;
+pub mod ipam;
+pub mod kernel;
+pub mod plan;
+pub mod store;
+pub mod verbs;
+
+pub use error::Error;
+pub use rnetkit_drivers as drivers;

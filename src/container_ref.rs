@@ -1,0 +1,140 @@
+//! What users call a container, and how that becomes a network namespace.
+
+use std::path::{Path, PathBuf};
+
+use rnetkit_drivers::{Invalid, Name};
+
+use crate::{
+    error::{Error, shown},
+    kernel::{Netns, Refusal},
+};
+
+/// Where named namespaces are (`ip-netns(8)`); `/var/run` is the same place by its old name.
+const NAMED: [&str; 2] = ["/run/netns/", "/var/run/netns/"];
+
+/// A container as users name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerRef {
+    /// A container of `rnet run`, or a named namespace.
+    Name(Name),
+    /// A namespace file.
+    Path(PathBuf),
+    /// The namespace of a process.
+    Pid(u32),
+}
+
+impl std::str::FromStr for ContainerRef {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(pid) = text.strip_prefix("pid:") {
+            let number = pid.parse().ok().filter(|number| *number > 0 && pid.bytes().all(|b| b.is_ascii_digit()));
+            return number.map(Self::Pid).ok_or_else(|| Invalid::new("container", text, "after pid: a process number is expected"));
+        }
+        if !text.starts_with('/') {
+            return Name::parse("container", text).map(Self::Name);
+        }
+        if text.contains('\0') || text.len() > 180 {
+            return Err(Invalid::new("container", text, "a path has no NUL and at most 180 bytes"));
+        }
+        for folder in NAMED {
+            if let Some(name) = text.strip_prefix(folder)
+                && let Ok(name) = name.parse()
+            {
+                return Ok(Self::Name(name));
+            }
+        }
+        let mut words = text.strip_prefix("/proc/").unwrap_or_default().splitn(2, '/');
+        if let (Some(pid), Some("ns/net")) = (words.next().and_then(|pid| pid.parse().ok()), words.next()) {
+            return Ok(Self::Pid(pid));
+        }
+        Ok(Self::Path(text.into()))
+    }
+}
+
+impl std::fmt::Display for ContainerRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Path(path) => write!(f, "{}", shown(&path.to_string_lossy())),
+            Self::Pid(pid) => write!(f, "pid:{pid}"),
+        }
+    }
+}
+
+impl ContainerRef {
+    /// A file name that is the container's alone. Names have no `%`, so nothing else becomes a name.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let text = match self {
+            Self::Name(name) => return name.to_string(),
+            Self::Path(path) => path.to_string_lossy().into_owned(),
+            Self::Pid(pid) => format!("pid:{pid}"),
+        };
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02x}") }).collect()
+    }
+
+    /// Opens the namespace. `process`: the process of the container of that name, where `rnet run` started one.
+    ///
+    /// # Errors
+    /// When there is none, when it is no network namespace, or when it is the host's own.
+    pub fn open(&self, process: Option<u32>, host: (u64, u64)) -> Result<(Netns, PathBuf), Error> {
+        let path = match (self, process) {
+            (_, Some(pid)) | (&Self::Pid(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            (Self::Name(name), None) => Path::new(NAMED[0]).join(name.as_str()),
+            (Self::Path(path), None) => path.clone(),
+        };
+        let netns = Netns::open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
+        if netns.identity() == host {
+            return Err(Error::HostNamespace { name: self.to_string() });
+        }
+        Ok((netns, path))
+    }
+
+    fn refused(&self, path: &Path, refusal: &Refusal) -> Error {
+        let named = self.to_string();
+        match (refusal.errno, self) {
+            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Self::Name(_)) => {
+                Error::ContainerNotFound { name: named, reason: format!(": no container of rnet run, and no {}", path.display()) }
+            }
+            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Self::Pid(_)) => {
+                Error::ContainerNotFound { name: named, reason: ": there is no such process".to_owned() }
+            }
+            (libc::ENOENT | libc::ENOTDIR, Self::Path(_)) => {
+                Error::ContainerNotFound { name: named, reason: ": there is no such file".to_owned() }
+            }
+            (libc::EINVAL | libc::ENXIO | libc::ENODEV, _) => {
+                Error::NotNamespace { path: shown(&path.to_string_lossy()), reason: "it is not a network namespace".to_owned() }
+            }
+            (libc::EPERM | libc::EACCES, _) => Error::NotPermitted { step: format!("open the network namespace of {named}") },
+            _ => Error::NotNamespace { path: shown(&path.to_string_lossy()), reason: refusal.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_namespace_has_one_name_however_it_is_written() {
+        for (text, key) in [
+            ("web", "web"),
+            ("/run/netns/web", "web"),
+            ("/var/run/netns/web", "web"),
+            ("pid:42", "pid%3a42"),
+            ("/proc/42/ns/net", "pid%3a42"),
+            ("/a b", "%2fa%20b"),
+        ] {
+            assert_eq!(text.parse::<ContainerRef>().unwrap().key(), key);
+        }
+    }
+
+    #[test]
+    fn what_names_no_container_is_refused() {
+        for text in ["", "..", "a/b", "pid:", "pid:-1", "pid:x", "pid:+1", "a b", "x\n"] {
+            assert!(text.parse::<ContainerRef>().is_err(), "{text}");
+        }
+    }
+}

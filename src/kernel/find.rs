@@ -1,0 +1,109 @@
+//! What exists of a list of resources: the slow path, for checks and repairs.
+
+use std::collections::HashMap;
+
+use ipnetwork::IpNetwork;
+use rnetkit_drivers::{InterfaceName, Place, Resource};
+
+use super::{
+    Linux, Netns, Refusal, address, firewall,
+    link::{self, Link},
+    netlink::Route,
+    route, sysctl,
+};
+
+/// What a namespace has.
+#[derive(Default)]
+struct Seen {
+    links: HashMap<String, Link>,
+    addresses: Vec<(u32, IpNetwork)>,
+    routes: Vec<route::Route>,
+}
+
+impl Seen {
+    fn of(socket: &mut Route) -> Result<Self, Refusal> {
+        let links = socket.dump(&link::list())?.iter().filter_map(Link::read).map(|link| (link.name.clone(), link)).collect();
+        let addresses = socket.dump(&address::list())?.iter().filter_map(address::read).collect();
+        let mut routes = Vec::new();
+        for ipv6 in [false, true] {
+            routes.extend(socket.dump(&route::list(ipv6))?.iter().filter_map(route::read));
+        }
+        Ok(Self { links, addresses, routes })
+    }
+
+    fn index(&self, name: &InterfaceName) -> Option<u32> {
+        self.links.get(name.as_str()).map(|link| link.index)
+    }
+}
+
+/// For each resource: nothing, itself, or the same thing in another state.
+pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+    let host = Seen::of(linux.finding_host()?)?;
+    let inside = match netns {
+        Some(netns) => Seen::of(&mut netns.inside(Route::open)??)?,
+        None => Seen::default(),
+    };
+    let mut found = Vec::with_capacity(resources.len());
+    let (nft, table) = linux.finding_firewall()?;
+    let firewalled = firewall::is_made(nft, &table)?;
+    for wanted in resources {
+        let seen = if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside } else { &host };
+        let is_there = match wanted {
+            Resource::Firewall => firewalled,
+            Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
+            Resource::Published(publication) => firewalled && firewall::is_published(nft, &table, publication)?,
+            Resource::Forwarding { family } => sysctl::forwards(*family)?,
+            Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
+            Resource::Setting { place: Place::Container, link, setting } => match netns {
+                Some(netns) => netns.inside(|| sysctl::is_set(link, *setting))?,
+                None => false,
+            },
+            Resource::DefaultRoute { .. } => {
+                found.push(default_route(seen, wanted));
+                continue;
+            }
+            Resource::Port { .. } => {
+                found.push(port(seen, wanted));
+                continue;
+            }
+            other => is_in(seen, other),
+        };
+        found.push(is_there.then(|| wanted.clone()));
+    }
+    Ok(found)
+}
+
+fn is_in(seen: &Seen, resource: &Resource) -> bool {
+    match resource {
+        Resource::Bridge { name, mac, mtu, group, .. } => seen.links.get(name.as_str()).is_some_and(|link| {
+            link.kind == "bridge" && link.group == *group && link.mac == mac.0 && link.mtu == *mtu
+        }),
+        Resource::Veth { name, bridge, group, .. } => seen.links.get(name.as_str()).is_some_and(|link| {
+            link.kind == "veth" && link.group == *group && seen.index(bridge) == Some(link.master)
+        }),
+        Resource::Address { link, address, .. } => {
+            seen.index(link).is_some_and(|index| seen.addresses.contains(&(index, *address)))
+        }
+        Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
+        _ => false,
+    }
+}
+
+/// The container's default route of that family, whichever it is.
+fn default_route(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+    let Resource::DefaultRoute { gateway, .. } = wanted else { return None };
+    let route = seen.routes.iter().find(|route| {
+        route.is_unicast && route.table == route::MAIN && route.destination.prefix() == 0 && route.destination.is_ipv6() == gateway.is_ipv6()
+    })?;
+    let name = seen.links.values().find(|link| link.index == route.link)?.name.parse().ok()?;
+    Some(Resource::DefaultRoute { gateway: route.gateway?, link: name })
+}
+
+/// The port with the flags that it has.
+fn port(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+    let Resource::Port { link, alias, isolated, pinned } = wanted else { return None };
+    let found = seen.links.get(link.as_str())?;
+    let right = found.isolated == *isolated && found.learning != pinned.is_some() && found.alias == *alias;
+    let other = Resource::Port { link: link.clone(), alias: found.alias.clone(), isolated: found.isolated, pinned: None };
+    Some(if right { wanted.clone() } else { other })
+}

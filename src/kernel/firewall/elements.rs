@@ -1,0 +1,202 @@
+//! Which elements of which sets a member or a published port is.
+
+use std::net::IpAddr;
+
+use rnetkit_drivers::{Family, InterfaceName, MacAddress, Member, Protocol, Publication};
+
+use super::wire::{Attributes, BRIDGE, INET};
+
+/// An element: its set, its key (with its end, for a range), and its value in a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) family: u8,
+    pub(super) set: &'static str,
+    pub(super) key: Vec<u8>,
+    pub(super) key_end: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+impl Element {
+    fn in_set(family: u8, set: &'static str, key: Vec<u8>) -> Self {
+        Self { family, set, key, key_end: None, value: None }
+    }
+
+    /// Writes the element into a list of elements; its value only when it is made.
+    pub(super) fn write(&self, list: &mut Attributes, with_value: bool) {
+        list.nest(1, |element| {
+            element.nest(1, |key| {
+                key.bytes(1, &self.key);
+            });
+            if let Some(end) = &self.key_end {
+                element.nest(10, |key| {
+                    key.bytes(1, end);
+                });
+            }
+            if let (true, Some(value)) = (with_value, &self.value) {
+                element.nest(2, |data| {
+                    data.bytes(1, value);
+                });
+            }
+        });
+    }
+}
+
+/// Parts of a key, each padded to four bytes.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new() -> Self {
+        Self(Vec::with_capacity(44))
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    fn interface(self, name: &InterfaceName) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
+        self.bytes(&bytes)
+    }
+
+    fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.bytes(&address.octets()),
+            IpAddr::V6(address) => self.bytes(&address.octets()),
+        }
+    }
+
+    fn mac(self, mac: MacAddress) -> Self {
+        self.bytes(&mac.0)
+    }
+
+    fn protocol(self, protocol: Protocol) -> Self {
+        self.bytes(&[protocol.number()])
+    }
+
+    fn port(self, port: u16) -> Self {
+        self.bytes(&port.to_be_bytes())
+    }
+}
+
+/// The elements of a member.
+pub(super) fn of_member(member: &Member) -> Vec<Element> {
+    let inet = |set, key: Key| Element::in_set(INET, set, key.0);
+    let bridge = |set, key: Key| Element::in_set(BRIDGE, set, key.0);
+    let alone = |link| Key::new().interface(link);
+    let pair = |link| Key::new().interface(link).interface(link);
+    let by_family = |address: IpAddr, four, six| if address.is_ipv6() { six } else { four };
+    match member {
+        Member::Bridge { link } => vec![inet("bridges", alone(link)), inet("within", pair(link))],
+        Member::Talking { link } => vec![inet("talking", pair(link))],
+        Member::Internal { link } => vec![inet("internal", alone(link))],
+        Member::Masquerade { link, family: Family::Ipv4 } => vec![inet("masquerade4", alone(link))],
+        Member::Masquerade { link, family: Family::Ipv6 } => vec![inet("masquerade6", alone(link))],
+        Member::Gateway { link, address } => vec![
+            inet(by_family(*address, "gateways4", "gateways6"), Key::new().address(*address)),
+            inet(by_family(*address, "home4", "home6"), alone(link).address(*address)),
+        ],
+        Member::Pinned { link, mac } => vec![bridge("ports", alone(link)), bridge("port_mac", alone(link).mac(*mac))],
+        Member::Address { link, address } => {
+            vec![bridge(by_family(*address, "port_ip4", "port_ip6"), alone(link).address(*address))]
+        }
+        // NFPROTO_IPV4 and NFPROTO_IPV6; a key of one byte is not padded.
+        Member::Guard { family } => {
+            vec![Element::in_set(INET, "guarded", vec![if *family == Family::Ipv4 { 2 } else { 10 }])]
+        }
+    }
+}
+
+/// The elements of published ports: for the host's addresses, and for its loopback.
+///
+/// Ports that keep their numbers are one element, however many they are; others are one each.
+pub(super) fn of_publication(publication: &Publication) -> Vec<Element> {
+    let one = publication.host_ports.count() == 1;
+    let mut list = Vec::new();
+    if publication.is_identity() && !one {
+        list.extend(translated_range(publication));
+        list.extend(loopback_range(publication));
+        return list;
+    }
+    for (host, target) in (publication.host_ports.first..=publication.host_ports.last).zip(publication.target_ports.first..) {
+        list.extend(translated(publication, host, target));
+        list.extend(loopback(publication, host, target));
+    }
+    list
+}
+
+fn translated(publication: &Publication, host: u16, target: u16) -> Option<Element> {
+    let (address, protocol) = (publication.host, publication.protocol);
+    let value = Key::new().address(publication.target).port(target).0;
+    if address.is_loopback() {
+        return None;
+    }
+    let (set, key) = match (address.is_unspecified(), address.is_ipv6()) {
+        (true, false) => ("publish4_any", Key::new()),
+        (true, true) => ("publish6_any", Key::new()),
+        (false, false) => ("publish4", Key::new().address(address)),
+        (false, true) => ("publish6", Key::new().address(address)),
+    };
+    let key = key.protocol(protocol).port(host).0;
+    Some(Element { family: INET, set, key, key_end: None, value: Some(value) })
+}
+
+fn translated_range(publication: &Publication) -> Option<Element> {
+    let (address, protocol) = (publication.host, publication.protocol);
+    if address.is_loopback() {
+        return None;
+    }
+    let set = match (address.is_unspecified(), address.is_ipv6()) {
+        (true, false) => "ranges4_any",
+        (true, true) => "ranges6_any",
+        (false, false) => "ranges4",
+        (false, true) => "ranges6",
+    };
+    let key = |port| {
+        let key = if address.is_unspecified() { Key::new() } else { Key::new().address(address) };
+        key.protocol(protocol).port(port).0
+    };
+    Some(Element {
+        family: INET,
+        set,
+        key: key(publication.host_ports.first),
+        key_end: Some(key(publication.host_ports.last)),
+        value: Some(Key::new().address(publication.target).0),
+    })
+}
+
+/// The loopback address by which the host reaches the port: the one named, or the usual one where all are meant.
+/// SCTP has no checksum that the kernel could correct here, so it is not published on loopback.
+fn loopback_address(publication: &Publication) -> Option<(IpAddr, IpAddr)> {
+    let gateway = publication.gateway.filter(|_| publication.protocol != Protocol::Sctp)?;
+    let address = match publication.host {
+        address if address.is_loopback() => address,
+        address if !address.is_unspecified() => return None,
+        IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+    };
+    Some((address, gateway))
+}
+
+fn loopback(publication: &Publication, host: u16, target: u16) -> Option<Element> {
+    let (address, gateway) = loopback_address(publication)?;
+    let key = Key::new().address(address).port(host).protocol(publication.protocol).0;
+    let value = Key::new().address(publication.target).address(gateway).port(target).0;
+    let set = if address.is_ipv6() { "loopback6" } else { "loopback4" };
+    Some(Element { family: INET, set, key, key_end: None, value: Some(value) })
+}
+
+fn loopback_range(publication: &Publication) -> Option<Element> {
+    let (address, gateway) = loopback_address(publication)?;
+    let key = |port| Key::new().address(address).port(port).protocol(publication.protocol).0;
+    let set = if address.is_ipv6() { "loopback6_ranges" } else { "loopback4_ranges" };
+    Some(Element {
+        family: INET,
+        set,
+        key: key(publication.host_ports.first),
+        key_end: Some(key(publication.host_ports.last)),
+        value: Some(Key::new().address(publication.target).address(gateway).0),
+    })
+}

@@ -1,0 +1,180 @@
+//! rnet's part of the host's firewall: two tables of its own, `inet` and `bridge`, in nf_tables over netlink.
+//!
+//! The ruleset has constant size (`skeleton.rs`); networks, containers and ports are elements of sets
+//! (`sets.rs`, `elements.rs`). A change is one transaction; no program is run and no ruleset listed.
+
+mod elements;
+mod rule;
+mod sets;
+mod skeleton;
+mod wire;
+
+use std::{fmt, str::FromStr};
+
+use elements::Element;
+use rnetkit_drivers::{Invalid, Member, Publication};
+use serde::{Deserialize, Serialize};
+pub(super) use wire::{Batch, Nft};
+use wire::{Attributes, BRIDGE, CREATE, EXCL, INET, message};
+
+use super::Refusal;
+
+/// The name of rnet's two tables: `rnet`, or another where an instance beside the first needs its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TableName(String);
+
+impl TableName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for TableName {
+    fn default() -> Self {
+        Self("rnet".to_owned())
+    }
+}
+
+impl FromStr for TableName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !plain || !text.starts_with("rnet") || text.len() > 64 {
+            return Err(Invalid::new("table name", text, "it must be rnet, letters, digits and '_'"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for TableName {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<TableName> for String {
+    fn from(name: TableName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How many elements go into one message: its length has 16 bits.
+const ELEMENTS_A_MESSAGE: usize = 256;
+
+/// Puts the elements of a member into a batch.
+pub(super) fn add_member(batch: &mut Batch, table: &TableName, member: &Member, owner: usize) {
+    put(batch, table, &elements::of_member(member), true, owner);
+}
+
+/// Takes the elements of a member away.
+pub(super) fn remove_member(batch: &mut Batch, table: &TableName, member: &Member, owner: usize) {
+    put(batch, table, &elements::of_member(member), false, owner);
+}
+
+/// Puts the elements of published ports into a batch.
+pub(super) fn publish(batch: &mut Batch, table: &TableName, publication: &Publication, owner: usize) {
+    put(batch, table, &elements::of_publication(publication), true, owner);
+}
+
+/// Takes the elements of published ports away.
+pub(super) fn unpublish(batch: &mut Batch, table: &TableName, publication: &Publication, owner: usize) {
+    put(batch, table, &elements::of_publication(publication), false, owner);
+}
+
+/// The elements of a member one by one, each as a transaction of its own.
+pub(super) fn member_parts(table: &TableName, member: &Member, make: bool) -> Vec<Batch> {
+    parts(table, &elements::of_member(member), make)
+}
+
+/// The elements of published ports one by one, each as a transaction of its own.
+pub(super) fn publication_parts(table: &TableName, publication: &Publication, make: bool) -> Vec<Batch> {
+    parts(table, &elements::of_publication(publication), make)
+}
+
+fn parts(table: &TableName, list: &[Element], make: bool) -> Vec<Batch> {
+    let part = |element: &Element| {
+        let mut batch = Batch::default();
+        put(&mut batch, table, std::slice::from_ref(element), make, 0);
+        batch
+    };
+    list.iter().map(part).collect()
+}
+
+/// The transaction that makes the fixed part.
+pub(super) fn create(table: &TableName, owner: usize) -> Batch {
+    skeleton::create(table, owner)
+}
+
+/// The transaction that takes everything away.
+pub(super) fn delete(table: &TableName, owner: usize) -> Batch {
+    skeleton::delete(table, owner)
+}
+
+/// Elements of the same set go into one message.
+fn put(batch: &mut Batch, table: &TableName, list: &[Element], make: bool, owner: usize) {
+    let mut sets: Vec<(u8, &'static str)> = Vec::new();
+    for element in list {
+        if !sets.contains(&(element.family, element.set)) {
+            sets.push((element.family, element.set));
+        }
+    }
+    let (kind, flags) = if make { (message::NEW_ELEMENT, CREATE | EXCL) } else { (message::DELETE_ELEMENT, 0) };
+    for (family, set) in sets {
+        let same: Vec<&Element> = list.iter().filter(|e| (e.family, e.set) == (family, set)).collect();
+        for some in same.chunks(ELEMENTS_A_MESSAGE) {
+            let mut body = Attributes::default();
+            body.text(1, table.as_str()).text(2, set);
+            body.nest(3, |elements| some.iter().for_each(|element| element.write(elements, make)));
+            batch.push(kind, flags, family, body, owner);
+        }
+    }
+}
+
+/// Whether the tables are there, with as many rules as they must have.
+pub(super) fn is_made(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
+    for family in [INET, BRIDGE] {
+        let mut body = Attributes::default();
+        body.text(1, table.as_str());
+        if nft.get(message::GET_TABLE, family, &body)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a member has all its elements.
+pub(super) fn has_member(nft: &mut Nft, table: &TableName, member: &Member) -> Result<bool, Refusal> {
+    has(nft, table, &elements::of_member(member))
+}
+
+/// Whether published ports have all their elements.
+pub(super) fn is_published(nft: &mut Nft, table: &TableName, publication: &Publication) -> Result<bool, Refusal> {
+    has(nft, table, &elements::of_publication(publication))
+}
+
+fn has(nft: &mut Nft, table: &TableName, list: &[Element]) -> Result<bool, Refusal> {
+    for element in list {
+        let mut body = Attributes::default();
+        body.text(1, table.as_str()).text(2, element.set);
+        body.nest(3, |elements| element.write(elements, false));
+        let Some(found) = nft.get(message::GET_ELEMENT, element.family, &body)? else { return Ok(false) };
+        let right = element.value.as_ref().is_none_or(|value| found.windows(value.len()).any(|part| part == value));
+        if !right {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+

@@ -1,0 +1,168 @@
+//! The sets and maps of the ruleset: what changes as networks and containers come and go. Everything else in the
+//! firewall is fixed.
+
+use super::wire::{Attributes, BRIDGE, INET};
+
+/// Types of keys and values, by the numbers that `nft` prints them by, and their length in bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    Nfproto,
+    Ip4,
+    Ip6,
+    Mac,
+    Protocol,
+    Port,
+    Interface,
+}
+
+impl Type {
+    fn number(self) -> u32 {
+        match self {
+            Self::Nfproto => 2,
+            Self::Ip4 => 7,
+            Self::Ip6 => 8,
+            Self::Mac => 9,
+            Self::Protocol => 12,
+            Self::Port => 13,
+            Self::Interface => 41,
+        }
+    }
+
+    fn length(self) -> u32 {
+        match self {
+            Self::Nfproto | Self::Protocol => 1,
+            Self::Port => 2,
+            Self::Ip4 => 4,
+            Self::Mac => 6,
+            Self::Ip6 | Self::Interface => 16,
+        }
+    }
+
+    fn padded(self) -> u32 {
+        self.length().next_multiple_of(4)
+    }
+}
+
+/// How a set is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// As a hash: one key, one element.
+    Exactly,
+    /// By ranges of ports.
+    InRanges,
+    /// By the packets themselves, for a while.
+    ForAWhile,
+}
+
+/// A set, or a map where it has values.
+pub(super) struct Set {
+    pub(super) family: u8,
+    pub(super) name: &'static str,
+    pub(super) key: &'static [Type],
+    pub(super) value: &'static [Type],
+    pub(super) kept: Kept,
+}
+
+const fn set(family: u8, name: &'static str, key: &'static [Type]) -> Set {
+    Set { family, name, key, value: &[], kept: Kept::Exactly }
+}
+
+const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], kept: Kept) -> Set {
+    Set { family: INET, name, key, value, kept }
+}
+
+use Kept::{Exactly, ForAWhile, InRanges};
+use Type::{Interface, Ip4, Ip6, Mac, Nfproto, Port, Protocol};
+
+/// All of them.
+pub(super) static ALL: [Set; 31] = [
+    set(INET, "bridges", &[Interface]),
+    set(INET, "within", &[Interface, Interface]),
+    set(INET, "talking", &[Interface, Interface]),
+    set(INET, "internal", &[Interface]),
+    set(INET, "masquerade4", &[Interface]),
+    set(INET, "masquerade6", &[Interface]),
+    set(INET, "gateways4", &[Ip4]),
+    set(INET, "gateways6", &[Ip6]),
+    set(INET, "home4", &[Interface, Ip4]),
+    set(INET, "home6", &[Interface, Ip6]),
+    set(INET, "guarded", &[Nfproto]),
+    map("publish4", &[Ip4, Protocol, Port], &[Ip4, Port], Exactly),
+    map("publish6", &[Ip6, Protocol, Port], &[Ip6, Port], Exactly),
+    map("publish4_any", &[Protocol, Port], &[Ip4, Port], Exactly),
+    map("publish6_any", &[Protocol, Port], &[Ip6, Port], Exactly),
+    map("ranges4", &[Ip4, Protocol, Port], &[Ip4], InRanges),
+    map("ranges6", &[Ip6, Protocol, Port], &[Ip6], InRanges),
+    map("ranges4_any", &[Protocol, Port], &[Ip4], InRanges),
+    map("ranges6_any", &[Protocol, Port], &[Ip6], InRanges),
+    map("loopback4", &[Ip4, Port, Protocol], &[Ip4, Ip4, Port], Exactly),
+    map("loopback6", &[Ip6, Port, Protocol], &[Ip6, Ip6, Port], Exactly),
+    map("loopback4_ranges", &[Ip4, Port, Protocol], &[Ip4, Ip4], InRanges),
+    map("loopback6_ranges", &[Ip6, Port, Protocol], &[Ip6, Ip6], InRanges),
+    map("flows4", &[Protocol, Ip4, Ip4, Port, Port], &[Ip4, Port], ForAWhile),
+    map("flows6", &[Protocol, Ip6, Ip6, Port, Port], &[Ip6, Port], ForAWhile),
+    set(BRIDGE, "ports", &[Interface]),
+    set(BRIDGE, "port_mac", &[Interface, Mac]),
+    set(BRIDGE, "port_ip4", &[Interface, Ip4]),
+    set(BRIDGE, "port_ip6", &[Interface, Ip6]),
+    set(INET, "open4", &[Ip4, Protocol, Port]),
+    set(INET, "open6", &[Ip6, Protocol, Port]),
+];
+
+/// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.
+const INTERVAL: u32 = 0x4;
+const MAP: u32 = 0x8;
+const TIMEOUT: u32 = 0x10;
+const EVAL: u32 = 0x20;
+const CONCAT: u32 = 0x80;
+
+/// The most flows from the host's loopback that are remembered at a time, for each family.
+const MOST_FLOWS: u32 = 131_072;
+
+impl Set {
+    /// The body of the message that makes the set, empty.
+    pub(super) fn message(&self, table: &str, id: u32) -> Attributes {
+        let mut flags = if self.value.is_empty() { 0 } else { MAP };
+        flags |= match self.kept {
+            Kept::Exactly => 0,
+            Kept::InRanges => INTERVAL | CONCAT,
+            Kept::ForAWhile => TIMEOUT | EVAL,
+        };
+        let mut body = Attributes::default();
+        body.text(1, table).text(2, self.name).number(3, flags);
+        body.number(4, number(self.key)).number(5, length(self.key));
+        if !self.value.is_empty() {
+            body.number(6, number(self.value)).number(7, length(self.value));
+        }
+        body.nest(9, |description| self.describe(description));
+        body.number(10, id);
+        body
+    }
+
+    /// The lengths of a ranged key's parts, by which the kernel cuts it, and the size of what grows by itself.
+    fn describe(&self, description: &mut Attributes) {
+        if self.kept == Kept::ForAWhile {
+            description.number(1, MOST_FLOWS);
+        }
+        if self.kept == Kept::InRanges {
+            description.nest(2, |parts| {
+                for part in self.key {
+                    parts.nest(1, |field| {
+                        field.number(1, part.length());
+                    });
+                }
+            });
+        }
+    }
+}
+
+fn number(types: &[Type]) -> u32 {
+    types.iter().fold(0, |number, part| number << 6 | part.number())
+}
+
+fn length(types: &[Type]) -> u32 {
+    match types {
+        [only] => only.length(),
+        parts => parts.iter().map(|part| part.padded()).sum(),
+    }
+}

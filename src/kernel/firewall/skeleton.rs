@@ -1,0 +1,405 @@
+//! The fixed part of the firewall: tables, chains, rules. It has the same size whatever is published; networks,
+//! containers and ports are elements of the sets in `sets.rs`.
+//!
+//! It only drops what goes to or from rnet's own bridges, and its accepts end rnet's own chain only: the
+//! administrator's tables still have their say.
+
+use super::{
+    TableName,
+    rule::{Meta, R0, Rule, field},
+    sets,
+    wire::{APPEND, Attributes, BRIDGE, Batch, CREATE, EXCL, INET, message},
+};
+
+/// Where in a packet's way a chain stands: hook number and priority.
+struct Hook {
+    kind: &'static str,
+    number: u32,
+    priority: i32,
+}
+
+struct Chain {
+    family: u8,
+    name: &'static str,
+    hook: Option<Hook>,
+}
+
+const fn hooked(family: u8, name: &'static str, kind: &'static str, number: u32, priority: i32) -> Chain {
+    Chain { family, name, hook: Some(Hook { kind, number, priority }) }
+}
+
+const fn plain(name: &'static str) -> Chain {
+    Chain { family: INET, name, hook: None }
+}
+
+const PREROUTING: u32 = 0;
+const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
+
+static CHAINS: [Chain; 13] = [
+    plain("from_containers"),
+    plain("publish"),
+    plain("to_containers"),
+    plain("out_of_containers"),
+    plain("loopback_reply"),
+    hooked(INET, "untrack", "filter", PREROUTING, -300),
+    hooked(INET, "loopback", "route", OUTPUT, -300),
+    hooked(INET, "loopback_replies", "filter", INPUT, -150),
+    hooked(INET, "published", "nat", PREROUTING, -100),
+    hooked(INET, "published_here", "nat", OUTPUT, -100),
+    hooked(INET, "forward", "filter", FORWARD, 0),
+    hooked(INET, "input", "filter", INPUT, 0),
+    hooked(INET, "source", "nat", POSTROUTING, 100),
+];
+
+static PORTS: Chain = hooked(BRIDGE, "ports", "filter", PREROUTING, -300);
+static SPOOF: Chain = Chain { family: BRIDGE, name: "spoof", hook: None };
+
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)` and `(IP_CT_RELATED)` of `nf_conntrack_common.h`.
+const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+/// `IPS_DST_NAT`.
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+
+/// How long a flow from the host's loopback is remembered after its last packet: TCP as long as the kernel's own
+/// connection tracking does, TCP after its end, and anything else.
+const TCP_FLOW: u64 = 5 * 24 * 3600 * 1000;
+const ENDED_FLOW: u64 = 30 * 1000;
+const OTHER_FLOW: u64 = 180 * 1000;
+
+/// The whole of it as one transaction, which fails if the tables exist.
+pub(super) fn create(table: &TableName, owner: usize) -> Batch {
+    let mut batch = Batch::default();
+    let name = table.as_str();
+    for family in [INET, BRIDGE] {
+        let mut body = Attributes::default();
+        body.text(1, name).number(2, 0);
+        batch.push(message::NEW_TABLE, CREATE | EXCL, family, body, owner);
+    }
+    for (number, set) in sets::ALL.iter().enumerate() {
+        batch.push(message::NEW_SET, CREATE, set.family, set.message(name, number as u32 + 1), owner);
+    }
+    for chain in CHAINS.iter().chain([&SPOOF, &PORTS]) {
+        batch.push(message::NEW_CHAIN, CREATE, chain.family, chain.message(name), owner);
+    }
+    for (family, chain, rule) in rules() {
+        batch.push(message::NEW_RULE, CREATE | APPEND, family, rule.message(name, chain), owner);
+    }
+    batch
+}
+
+/// The transaction that takes both tables away, with all that is in them.
+pub(super) fn delete(table: &TableName, owner: usize) -> Batch {
+    let mut batch = Batch::default();
+    for family in [INET, BRIDGE] {
+        let mut body = Attributes::default();
+        body.text(1, table.as_str());
+        batch.push(message::DELETE_TABLE, 0, family, body, owner);
+    }
+    batch
+}
+
+impl Chain {
+    fn message(&self, table: &str) -> Attributes {
+        const ACCEPT: u32 = 1;
+        let mut body = Attributes::default();
+        body.text(1, table).text(3, self.name);
+        if let Some(hook) = &self.hook {
+            body.nest(4, |place| {
+                place.number(1, hook.number).number(2, hook.priority as u32);
+            });
+            body.number(5, ACCEPT).text(7, hook.kind);
+        }
+        body
+    }
+}
+
+/// Every rule, with the table's family and the chain that it is in, in order.
+pub(super) fn rules() -> Vec<(u8, &'static str, Rule)> {
+    let mut list: Vec<(u8, &'static str, Rule)> = Vec::new();
+    let mut inet = |chain, rule| list.push((INET, chain, rule));
+    untracked(&mut inet);
+    for ipv6 in [false, true] {
+        loopback(&mut inet, ipv6);
+        loopback_replies(&mut inet, ipv6);
+    }
+    inet("loopback_replies", Rule::new("").from(true, "bridges").jump("loopback_reply"));
+    published(&mut inet);
+    forward(&mut inet);
+    input(&mut inet);
+    source(&mut inet);
+    ports(&mut |chain, rule| list.push((BRIDGE, chain, rule)));
+    list
+}
+
+type Add<'a> = &'a mut dyn FnMut(&'static str, Rule);
+
+/// Before connection tracking: loopback addresses never arrive from a container, and replies to the host's own
+/// loopback are not tracked.
+fn untracked(add: Add<'_>) {
+    add("untrack", Rule::new("").from(true, "bridges").jump("from_containers"));
+    for side in [field::IP4_DESTINATION, field::IP4_SOURCE] {
+        let rule = Rule::new("no loopback address from a container").family(false).load(side, R0);
+        add("from_containers", rule.mask(R0, &[255, 0, 0, 0]).compare(R0, true, &[127, 0, 0, 0]).drop());
+    }
+    for side in [field::IP6_DESTINATION, field::IP6_SOURCE] {
+        let rule = Rule::new("no loopback address from a container").family(true).load(side, R0);
+        add("from_containers", rule.compare(R0, true, &LOOPBACK6).drop());
+    }
+    for ipv6 in [false, true] {
+        let words = Words::of(ipv6);
+        let rule = Rule::new("replies to the host's loopback");
+        add("from_containers", reply(rule, &words).untracked());
+    }
+}
+
+const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
+const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// What differs between the families: fields, names, and how many registers an address takes.
+struct Words {
+    ipv6: bool,
+    source: super::rule::Field,
+    destination: super::rule::Field,
+    loopback: &'static [u8],
+    registers: u32,
+    /// Where the header's own checksum is, for the family that has one.
+    checksum: Option<u32>,
+    exact: &'static str,
+    ranges: &'static str,
+    flows: &'static str,
+}
+
+impl Words {
+    fn of(ipv6: bool) -> Self {
+        if ipv6 {
+            Self {
+                ipv6,
+                source: field::IP6_SOURCE,
+                destination: field::IP6_DESTINATION,
+                loopback: &LOOPBACK6,
+                registers: 4,
+                checksum: None,
+                exact: "loopback6",
+                ranges: "loopback6_ranges",
+                flows: "flows6",
+            }
+        } else {
+            Self {
+                ipv6,
+                source: field::IP4_SOURCE,
+                destination: field::IP4_DESTINATION,
+                loopback: &LOOPBACK4,
+                registers: 1,
+                checksum: Some(10),
+                exact: "loopback4",
+                ranges: "loopback4_ranges",
+                flows: "flows4",
+            }
+        }
+    }
+}
+
+/// The transports whose checksums the kernel can be told to correct, with the place of the checksum.
+const TRANSPORTS: [(u8, u32); 2] = [(6, 16), (17, 6)];
+
+/// From the host's loopback to a container, without connection tracking and without `route_localnet`: source and
+/// destination are rewritten to the host's and the container's addresses on the bridge, and the packet is routed
+/// again. The flow is remembered, so that only replies find the way back.
+///
+/// Registers: host address, port, protocol; container, host on the bridge, container's port, client's port.
+fn loopback(add: Add<'_>, ipv6: bool) {
+    let words = Words::of(ipv6);
+    let n = words.registers;
+    let (address, port, protocol) = (R0, R0 + n, R0 + n + 1);
+    let (container, gateway, target) = (protocol + 1, protocol + 1 + n, protocol + 1 + 2 * n);
+    let client = target + 1;
+    for ranges in [false, true] {
+        for (number, checksum) in TRANSPORTS {
+            let rule = || {
+                let rule = Rule::new("").family(ipv6).load(words.source, R0).compare(R0, true, words.loopback);
+                let rule = rule.meta(Meta::L4proto, protocol).compare(protocol, true, &[number]);
+                let rule = rule.load(words.destination, address).load(field::DESTINATION_PORT, port);
+                if ranges {
+                    rule.map(address, words.ranges, container).load(field::DESTINATION_PORT, target)
+                } else {
+                    rule.map(address, words.exact, container)
+                }
+                .load(field::SOURCE_PORT, client)
+            };
+            let send = |rule: Rule, lasts: u64| {
+                rule.untracked()
+                    .remember(words.flows, protocol, address, lasts)
+                    .store(target, field::DESTINATION_PORT, Some(checksum), false)
+                    .store(gateway, words.source, words.checksum, true)
+                    .store(container, words.destination, words.checksum, true)
+                    .accept()
+            };
+            if number == 6 {
+                // A last packet (FIN or RST) has its flow forgotten soon. The registers past the client's port
+                // are all taken with IPv6, so the flags are looked at before anything is loaded.
+                let last = Rule::new("").family(ipv6).meta(Meta::L4proto, R0).compare(R0, true, &[6]);
+                let last = last.load(field::TCP_FLAGS, R0).mask(R0, &[5]).compare(R0, false, &[0]);
+                add("loopback", send(last.and(rule()), ENDED_FLOW));
+                add("loopback", send(rule(), TCP_FLOW));
+            } else {
+                add("loopback", send(rule(), OTHER_FLOW));
+            }
+        }
+    }
+}
+
+/// Goes on if the packet answers a flow from the host's loopback; then the first registers hold the address and
+/// port that the client believes to talk to.
+fn reply(rule: Rule, words: &Words) -> Rule {
+    let n = words.registers;
+    let (protocol, container, gateway) = (R0, R0 + 1, R0 + 1 + n);
+    let rule = rule.family(words.ipv6).meta(Meta::L4proto, protocol);
+    let rule = rule.load(words.source, container).load(words.destination, gateway);
+    let rule = rule.load(field::SOURCE_PORT, gateway + n).load(field::DESTINATION_PORT, gateway + n + 1);
+    rule.map(protocol, words.flows, R0)
+}
+
+/// The way back, at the last moment: past all checks of where loopback addresses may come from.
+fn loopback_replies(add: Add<'_>, ipv6: bool) {
+    let words = Words::of(ipv6);
+    let (address, port) = (R0, R0 + words.registers);
+    let itself = port + 1;
+    for (number, checksum) in TRANSPORTS {
+        let rule = Rule::new("").meta(Meta::L4proto, R0).compare(R0, true, &[number]);
+        let rule = reply(rule, &words).constant(itself, words.loopback);
+        let rule = rule.store(port, field::SOURCE_PORT, Some(checksum), false);
+        let rule = rule.store(address, words.source, words.checksum, true);
+        add("loopback_reply", rule.store(itself, words.destination, words.checksum, true).accept());
+    }
+}
+
+/// Published ports, for what comes from elsewhere and for what the host sends itself. Only addresses of the host
+/// are translated: what is on its way to others passes. A specific address beats all addresses.
+fn published(add: Add<'_>) {
+    for chain in ["published", "published_here"] {
+        let elsewhere = |rule: Rule| rule.local_destination().jump("publish");
+        let rule = Rule::new("published ports").family(false).load(field::IP4_DESTINATION, R0);
+        add(chain, elsewhere(rule.mask(R0, &[255, 0, 0, 0]).compare(R0, false, &[127, 0, 0, 0])));
+        let rule = Rule::new("published ports").family(true).load(field::IP6_DESTINATION, R0);
+        add(chain, elsewhere(rule.compare(R0, false, &LOOPBACK6)));
+    }
+    for (ipv6, exact, ranges, any, any_ranges) in [
+        (false, "publish4", "ranges4", "publish4_any", "ranges4_any"),
+        (true, "publish6", "ranges6", "publish6_any", "ranges6_any"),
+    ] {
+        let words = Words::of(ipv6);
+        let n = words.registers;
+        let specific = || {
+            let rule = Rule::new("").family(ipv6).load(words.destination, R0);
+            rule.meta(Meta::L4proto, R0 + n).load(field::DESTINATION_PORT, R0 + n + 1)
+        };
+        let wildcard = || Rule::new("").family(ipv6).meta(Meta::L4proto, R0).load(field::DESTINATION_PORT, R0 + 1);
+        add("publish", specific().map(R0, exact, R0).dnat(ipv6, R0, Some(R0 + n)));
+        add("publish", specific().map(R0, ranges, R0).dnat(ipv6, R0, None));
+        add("publish", wildcard().map(R0, any, R0).dnat(ipv6, R0, Some(R0 + n)));
+        add("publish", wildcard().map(R0, any_ranges, R0).dnat(ipv6, R0, None));
+    }
+}
+
+/// The group of rnet's own links, whichever network and instance they are of.
+fn foreign(rule: Rule, key: Meta) -> Rule {
+    let ours = rnetkit_drivers::Network::GROUPS.to_ne_bytes();
+    rule.meta(key, R0).mask(R0, &0xffff_0000u32.to_ne_bytes()).compare(R0, false, &ours)
+}
+
+/// Between interfaces: containers are reached by replies, by neighbours, and on published ports.
+fn forward(add: Add<'_>) {
+    add("forward", Rule::new("to containers").to(true, "bridges").jump("to_containers"));
+    add("forward", Rule::new("out of containers").from(true, "bridges").jump("out_of_containers"));
+    let stranger = Rule::new("rnet made this host a router for its own networks only");
+    let stranger = stranger.meta(Meta::Nfproto, R0).member(R0, true, "guarded");
+    add("forward", foreign(foreign(stranger, Meta::Iifgroup), Meta::Oifgroup).drop());
+
+    let to = "to_containers";
+    add(to, Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
+    add(to, Rule::new("neighbours").between("talking").accept());
+    add(to, Rule::new("no way into an internal network").to(true, "internal").drop());
+    add(to, Rule::new("no way out of an internal network").from(true, "internal").drop());
+    add(to, Rule::new("published ports").connection(CT_STATUS, DESTINATION_TRANSLATED).accept());
+    for (ipv6, set) in [(false, "open4"), (true, "open6")] {
+        let words = Words::of(ipv6);
+        let n = words.registers;
+        let rule = Rule::new("opened ports").family(ipv6).load(words.destination, R0);
+        let rule = rule.meta(Meta::L4proto, R0 + n).load(field::DESTINATION_PORT, R0 + n + 1);
+        add(to, rule.member(R0, true, set).accept());
+    }
+    add(to, Rule::new("everything else").drop());
+
+    let out = "out_of_containers";
+    add(out, Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
+    add(out, Rule::new("no way out of an internal network").from(true, "internal").drop());
+}
+
+/// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks do not
+/// reach the host at all.
+fn input(add: Add<'_>) {
+    for (ipv6, gateways, home) in [(false, "gateways4", "home4"), (true, "gateways6", "home6")] {
+        let words = Words::of(ipv6);
+        let rule = Rule::new("a bridge's address answers on that bridge").from_loopback(false).family(ipv6);
+        let rule = rule.load(words.destination, R0).member(R0, true, gateways);
+        let rule = rule.meta(Meta::Iifname, R0).load(words.destination, R0 + 4);
+        add("input", rule.member(R0, false, home).drop());
+    }
+    add("input", Rule::new("internal networks do not reach the host").from(true, "internal").drop());
+}
+
+/// Source addresses: what leaves for elsewhere takes the host's address. So does what comes back to its own
+/// network by way of a published port, or the answer would go straight to the asker, from the wrong address.
+fn source(add: Add<'_>) {
+    let hairpin = Rule::new("back into the same network through a published port");
+    let hairpin = hairpin.connection(CT_STATUS, DESTINATION_TRANSLATED).between("within");
+    add("source", hairpin.masquerade());
+    for (ipv6, set) in [(false, "masquerade4"), (true, "masquerade6")] {
+        let rule = Rule::new("out of the host").family(ipv6).from(true, set).to(false, "bridges");
+        add("source", rule.masquerade());
+    }
+}
+
+/// On the bridge, before anything is forwarded: a container sends with its own addresses only, and nothing but
+/// IP and ARP.
+fn ports(add: Add<'_>) {
+    const ARP: [u8; 2] = [0x08, 0x06];
+    const IP4: [u8; 2] = [0x08, 0x00];
+    const IP6: [u8; 2] = [0x86, 0xdd];
+    let source_mac = |rule: Rule, field| rule.meta(Meta::Iifname, R0).load(field, R0 + 4).member(R0, false, "port_mac");
+    let protocol = |comment, value: &[u8; 2]| Rule::new(comment).meta(Meta::Protocol, R0).compare(R0, true, value);
+    add("ports", Rule::new("containers").from(true, "ports").jump("spoof"));
+    add("spoof", source_mac(Rule::new("its own hardware address only"), field::MAC_SOURCE).drop());
+    add("spoof", source_mac(protocol("no ARP for others", &ARP), field::ARP_SENDER_MAC).drop());
+    for (comment, kind, field) in [
+        ("no ARP for others", &ARP, field::ARP_SENDER_IP),
+        ("its own IPv4 address only", &IP4, field::IP4_SOURCE),
+    ] {
+        let rule = protocol(comment, kind).meta(Meta::Iifname, R0).load(field, R0 + 4);
+        add("spoof", rule.member(R0, false, "port_ip4").drop());
+    }
+    add("spoof", protocol("", &ARP).accept());
+    add("spoof", protocol("", &IP4).accept());
+    neighbour_discovery(add, &|comment| protocol(comment, &IP6));
+    let rule = protocol("its own IPv6 address only", &IP6).meta(Meta::Iifname, R0).load(field::IP6_SOURCE, R0 + 4);
+    add("spoof", rule.member(R0, true, "port_ip6").accept());
+    add("spoof", Rule::new("everything else").drop());
+}
+
+/// A container is no router, and announces its own addresses only (RFC 4861: router advertisement 134, neighbour
+/// advertisement 136, redirect 137).
+fn neighbour_discovery(add: Add<'_>, ipv6: &dyn Fn(&'static str) -> Rule) {
+    const ICMP6: u8 = 58;
+    let kind = |comment, number: u8| {
+        let rule = ipv6(comment).meta(Meta::L4proto, R0).compare(R0, true, &[ICMP6]);
+        rule.load(field::ICMP6_TYPE, R0).compare(R0, true, &[number])
+    };
+    add("spoof", kind("a container is no router", 134).drop());
+    add("spoof", kind("a container is no router", 137).drop());
+    let others = kind("announces its own addresses only", 136).meta(Meta::Iifname, R0).load(field::ND_TARGET, R0 + 4);
+    add("spoof", others.member(R0, false, "port_ip6").drop());
+}

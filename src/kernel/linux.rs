@@ -1,0 +1,502 @@
+//! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
+
+use std::{collections::HashMap, fs, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use rnetkit_drivers::{InterfaceName, Place, PortRange, Protocol, Resource};
+
+use super::{
+    Failed, Kernel, Netns, Refusal, address,
+    behind::Deleter,
+    firewall::{self, Batch, Nft, TableName},
+    link::{self, Link, Veth},
+    listeners, neighbour,
+    netlink::{Requests, Route},
+    netns, route, sysctl,
+};
+use crate::plan::{Plan, Step};
+
+/// What to do about the wait after a deletion, which the kernel spends on its own book-keeping when the thing
+/// itself is gone already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Wait until the kernel is done. For programs with threads.
+    Wait,
+    /// Return once the thing is gone; a child process sits the rest out. For short-lived commands with one
+    /// thread.
+    Behind,
+}
+
+/// The kernel of this host, by way of the calling thread's network namespace.
+pub struct Linux {
+    table: TableName,
+    deletion: Deletion,
+    identity: (u64, u64),
+    host: Option<Route>,
+    nft: Option<Nft>,
+}
+
+impl Linux {
+    /// The kernel as seen from the calling thread's network namespace, with rnet's tables under that name.
+    ///
+    /// # Errors
+    /// When /proc is not there.
+    pub fn new(table: TableName, deletion: Deletion) -> Result<Self, Refusal> {
+        Ok(Self { table, deletion, identity: netns::Netns::own_identity()?, host: None, nft: None })
+    }
+
+    fn host(&mut self) -> Result<&mut Route, Refusal> {
+        if self.host.is_none() {
+            self.host = Some(Route::open()?);
+        }
+        self.host.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
+    }
+
+    fn nft(&mut self) -> Result<&mut Nft, Refusal> {
+        if self.nft.is_none() {
+            self.nft = Some(Nft::open()?);
+        }
+        self.nft.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
+    }
+}
+
+/// What is collected before it is sent: messages to one place, or a transaction of the firewall.
+#[derive(Default)]
+struct Queue {
+    place: Option<Place>,
+    requests: Requests,
+    /// The step that each request is for.
+    owners: Vec<usize>,
+    batch: Batch,
+    /// The first step that is not yet sent.
+    start: usize,
+}
+
+/// One run of steps.
+struct Run<'a> {
+    linux: &'a mut Linux,
+    netns: Option<&'a Netns>,
+    container: Option<Route>,
+    queue: Queue,
+    indexes: HashMap<(Place, String), u32>,
+    /// The other end's name of a veth pair that is being made.
+    peers: HashMap<String, String>,
+    /// The step in hand.
+    at: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(linux: &'a mut Linux, netns: Option<&'a Netns>) -> Self {
+        let mut indexes = HashMap::new();
+        // Loopback is the first link of every namespace (`LOOPBACK_IFINDEX` of `net/net_namespace.h`).
+        indexes.insert((Place::Container, "lo".to_owned()), 1);
+        Self { linux, netns, container: None, queue: Queue::default(), indexes, peers: HashMap::new(), at: 0 }
+    }
+
+    fn netns(&self) -> Result<&'a Netns, Refusal> {
+        self.netns.ok_or_else(|| Refusal::because(libc::ENOENT, "the container's network namespace is gone"))
+    }
+
+    fn socket(&mut self, place: Place) -> Result<&mut Route, Refusal> {
+        match place {
+            Place::Host => self.linux.host(),
+            Place::Container => {
+                if self.container.is_none() {
+                    self.container = Some(self.netns()?.inside(Route::open)??);
+                }
+                self.container.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
+            }
+        }
+    }
+
+    fn failed(&self, at: usize, refusal: Refusal) -> Failed {
+        Failed { at, sent: self.at, refusal }
+    }
+
+    /// Sends what is collected.
+    fn flush(&mut self) -> Result<(), Failed> {
+        self.flush_firewall()?;
+        self.flush_requests()
+    }
+
+    fn flush_firewall(&mut self) -> Result<(), Failed> {
+        if self.queue.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.queue.batch);
+        let start = self.queue.start;
+        let sent = self.at;
+        let nft = self.linux.nft().map_err(|refusal| Failed { at: start, sent, refusal })?;
+        nft.run(&batch).map_err(|(at, refusal)| Failed { at, sent, refusal })
+    }
+
+    fn flush_requests(&mut self) -> Result<(), Failed> {
+        let Some(place) = self.queue.place.take() else { return Ok(()) };
+        let requests = std::mem::take(&mut self.queue.requests);
+        let owners = std::mem::take(&mut self.queue.owners);
+        let at = self.at;
+        let first = owners.first().copied().unwrap_or(at);
+        let mut made = Vec::new();
+        let socket = self.socket(place).map_err(|refusal| Failed { at: first, sent: at, refusal })?;
+        let result = socket.run(requests, |answer| made.extend(Link::read(&answer)));
+        for link in made {
+            if let Some(peer) = self.peers.remove(&link.name) {
+                self.indexes.insert((Place::Container, peer), link.peer);
+            }
+            self.indexes.insert((place, link.name), link.index);
+        }
+        result.map_err(|(number, refusal)| Failed { at: owners.get(number).copied().unwrap_or(first), sent: at, refusal })
+    }
+
+    /// Collects a request; what was collected for elsewhere is sent first.
+    fn request(&mut self, place: Place, message: RouteNetlinkMessage, flags: u16) -> Result<(), Failed> {
+        if !self.queue.batch.is_empty() || self.queue.place.is_some_and(|other| other != place) {
+            self.flush()?;
+        }
+        self.queue.place = Some(place);
+        self.queue.requests.push(super::netlink::request(message), flags);
+        self.queue.owners.push(self.at);
+        Ok(())
+    }
+
+    /// The batch to collect changes of the firewall in.
+    fn batch(&mut self) -> Result<(&mut Batch, TableName), Failed> {
+        self.flush_requests()?;
+        if self.queue.batch.is_empty() {
+            self.queue.start = self.at;
+        }
+        Ok((&mut self.queue.batch, self.linux.table.clone()))
+    }
+
+    /// The index of a link; asks the kernel where it is not known from its making.
+    fn index(&mut self, place: Place, name: &InterfaceName) -> Result<u32, Failed> {
+        let key = (place, name.as_str().to_owned());
+        if !self.indexes.contains_key(&key) {
+            self.flush()?;
+        }
+        if let Some(index) = self.indexes.get(&key) {
+            return Ok(*index);
+        }
+        let index = self.look_up(place, name).map_err(|refusal| self.failed(self.at, refusal))?;
+        self.indexes.insert(key, index);
+        Ok(index)
+    }
+
+    fn look_up(&mut self, place: Place, name: &InterfaceName) -> Result<u32, Refusal> {
+        let found = link::find(self.socket(place)?, name)?;
+        found.map(|link| link.index).ok_or_else(|| Refusal::because(libc::ENODEV, format!("there is no link {name} {place}")))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Failed> {
+        match step {
+            Step::Create(resource) => self.create(resource),
+            Step::Change { from, to } => self.change(from, to),
+            Step::Remove(resource) => self.remove(resource),
+        }
+    }
+
+    fn create(&mut self, resource: &Resource) -> Result<(), Failed> {
+        let at = self.at;
+        match resource {
+            Resource::Firewall => {
+                let (batch, table) = self.batch()?;
+                batch.append(firewall::create(&table, at));
+            }
+            Resource::Forwarding { family } => self.now(|| sysctl::forward(*family, true))?,
+            Resource::Bridge { name, mac, mtu, group, alias } => {
+                self.request(Place::Host, link::create_bridge(name, *mac, *mtu, *group), link::CREATE)?;
+                let index = self.index(Place::Host, name)?;
+                self.request(Place::Host, link::set_alias(index, alias), 0)?;
+            }
+            Resource::Veth { .. } => self.create_veth(resource)?,
+            Resource::Port { link, alias, isolated, pinned } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, link::set_port(index, *isolated, pinned.is_some()), 0)?;
+                if let Some(mac) = pinned {
+                    self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_REPLACE)?;
+                }
+                self.request(Place::Host, link::set_alias(index, alias), 0)?;
+            }
+            Resource::Setting { place, link, setting } => match place {
+                Place::Host => self.now(|| sysctl::apply(link, *setting))?,
+                Place::Container => {
+                    self.flush()?;
+                    let applied = self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
+                    applied.map_err(|refusal| self.failed(at, refusal))?;
+                }
+            },
+            Resource::Address { place, link, address } => {
+                let index = self.index(*place, link)?;
+                self.request(*place, address::add(index, *address), NLM_F_CREATE | NLM_F_EXCL)?;
+            }
+            Resource::Up { place, link } => {
+                let index = self.index(*place, link)?;
+                self.request(*place, link::set_up(index), 0)?;
+            }
+            Resource::DefaultRoute { gateway, link } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
+                self.request(Place::Container, message, NLM_F_CREATE | NLM_F_EXCL)?;
+            }
+            Resource::Member(member) => {
+                let (batch, table) = self.batch()?;
+                firewall::add_member(batch, &table, member, at);
+            }
+            Resource::Published(publication) => {
+                let (batch, table) = self.batch()?;
+                firewall::publish(batch, &table, publication, at);
+            }
+        }
+        Ok(())
+    }
+
+    fn create_veth(&mut self, resource: &Resource) -> Result<(), Failed> {
+        let Resource::Veth { name, bridge, peer, mac, mtu, group } = resource else { return Ok(()) };
+        let master = self.index(Place::Host, bridge)?;
+        let netns = self.netns().map_err(|refusal| self.failed(self.at, refusal))?;
+        let netns = std::os::fd::AsFd::as_fd(netns);
+        let veth = Veth { name, bridge: master, peer, netns, mac: *mac, mtu: *mtu, group: *group };
+        self.request(Place::Host, veth.create(), link::CREATE)?;
+        self.peers.insert(name.as_str().to_owned(), peer.as_str().to_owned());
+        Ok(())
+    }
+
+    /// Something that is no message: what is collected goes first.
+    fn now(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Failed> {
+        self.flush()?;
+        work().map_err(|refusal| self.failed(self.at, refusal))
+    }
+
+    fn change(&mut self, from: &Resource, to: &Resource) -> Result<(), Failed> {
+        match to {
+            Resource::DefaultRoute { gateway, link } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
+                self.request(Place::Container, message, route::REPLACE)
+            }
+            Resource::Port { .. } => self.create(to),
+            _ => {
+                self.remove(from)?;
+                self.create(to)
+            }
+        }
+    }
+
+    fn remove(&mut self, resource: &Resource) -> Result<(), Failed> {
+        let at = self.at;
+        match resource {
+            Resource::Firewall => {
+                let (batch, table) = self.batch()?;
+                batch.append(firewall::delete(&table, at));
+            }
+            Resource::Forwarding { family } => self.now(|| sysctl::forward(*family, false))?,
+            Resource::Bridge { name, group, .. } | Resource::Veth { name, group, .. } => self.delete_link(name, *group)?,
+            Resource::Port { .. } | Resource::Setting { .. } => {}
+            Resource::Address { place, link, address } => {
+                let index = self.index(*place, link)?;
+                self.request(*place, address::delete(index, *address), 0)?;
+            }
+            Resource::Up { place, link } => {
+                let index = self.index(*place, link)?;
+                self.request(*place, link::set_down(index), 0)?;
+            }
+            Resource::DefaultRoute { gateway, link } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::DelRoute(route::default(*gateway, index));
+                self.request(Place::Container, message, 0)?;
+            }
+            Resource::Member(member) => {
+                let (batch, table) = self.batch()?;
+                firewall::remove_member(batch, &table, member, at);
+            }
+            Resource::Published(publication) => {
+                let (batch, table) = self.batch()?;
+                firewall::unpublish(batch, &table, publication, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a link of ours: one with that name in another group is somebody else's.
+    fn delete_link(&mut self, name: &InterfaceName, group: u32) -> Result<(), Failed> {
+        self.flush()?;
+        let at = self.at;
+        let fail = |refusal| Failed { at, sent: at, refusal };
+        let host = self.linux.host().map_err(fail)?;
+        let found = link::find(host, name).map_err(fail)?;
+        let Some(found) = found.filter(|found| found.group == group) else {
+            return Err(fail(Refusal::because(libc::ENODEV, format!("there is no link {name} of rnet"))));
+        };
+        self.linux.delete(&link::delete(found.index), found.index).map_err(fail)
+    }
+}
+
+impl Linux {
+    /// Sends a request that deletes the link with that index, and returns once it is gone.
+    fn delete(&mut self, message: &RouteNetlinkMessage, index: u32) -> Result<(), Refusal> {
+        match self.deletion {
+            Deletion::Wait => {
+                let mut requests = Requests::default();
+                requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
+                self.host()?.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
+            }
+            Deletion::Behind => {
+                use std::os::fd::AsRawFd;
+                let held = self.nft.as_ref().map(|nft| nft.channel().socket().as_raw_fd());
+                Deleter::open()?.delete(message, index, held)
+            }
+        }
+    }
+
+    /// The links of a network that goes as a whole go in one message.
+    fn delete_group(&mut self, steps: &[Step]) -> Option<(usize, Result<(), Refusal>)> {
+        let mut group = None;
+        let mut links = Vec::new();
+        let mut whole = None;
+        for step in steps {
+            let Step::Remove(Resource::Bridge { name, group: of, .. } | Resource::Veth { name, group: of, .. }) = step else {
+                break;
+            };
+            if group.is_some_and(|group| group != *of) {
+                break;
+            }
+            group = Some(*of);
+            links.push(name);
+            if matches!(step, Step::Remove(Resource::Bridge { .. })) {
+                whole = Some(links.len());
+            }
+        }
+        let count = whole.filter(|count| *count > 1)?;
+        let bridge = links[count - 1];
+        let result = self.host().and_then(|host| link::find(host, bridge)).and_then(|found| match found {
+            Some(found) if Some(found.group) == group => self.delete(&link::delete_group(found.group), found.index),
+            _ => Err(Refusal::because(libc::ENODEV, format!("there is no link {bridge} of rnet"))),
+        });
+        Some((count, result))
+    }
+
+    /// Does one step as far as it is not done yet, element by element.
+    fn settle(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
+        let alone = |linux: &mut Self| linux.run_each(std::slice::from_ref(step), netns).map_err(|failed| failed.refusal);
+        let parts = match step {
+            Step::Remove(Resource::Member(member)) => firewall::member_parts(&self.table, member, false),
+            Step::Remove(Resource::Published(publication)) => firewall::publication_parts(&self.table, publication, false),
+            Step::Create(Resource::Member(member)) => firewall::member_parts(&self.table, member, true),
+            Step::Create(Resource::Published(publication)) => firewall::publication_parts(&self.table, publication, true),
+            _ => return alone(self),
+        };
+        let mut first = Ok(());
+        for part in parts {
+            match self.nft()?.run(&part) {
+                Err((_, refusal)) if !is_settled(&refusal) => first = first.and(Err(refusal)),
+                _ => {}
+            }
+        }
+        first
+    }
+
+    fn run_each(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
+        let mut run = Run::new(self, netns);
+        let mut at = 0;
+        while at < steps.len() {
+            run.at = at;
+            if matches!(steps[at], Step::Remove(Resource::Veth { .. })) {
+                run.flush()?;
+                if let Some((count, result)) = run.linux.delete_group(&steps[at..]) {
+                    result.map_err(|refusal| Failed { at, sent: at + count, refusal })?;
+                    at += count;
+                    continue;
+                }
+            }
+            run.step(&steps[at])?;
+            at += 1;
+        }
+        run.at = steps.len();
+        run.flush()
+    }
+}
+
+/// Whether a refusal says that the step was done before.
+fn is_settled(refusal: &Refusal) -> bool {
+    refusal.is_missing() || refusal.errno == libc::EEXIST
+}
+
+impl Kernel for Linux {
+    fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
+        self.run_each(steps, netns)
+    }
+
+    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)> {
+        if self.run_each(&plan.steps, netns).is_ok() {
+            return Vec::new();
+        }
+        let mut left = Vec::new();
+        for step in &plan.steps {
+            match self.settle(step, netns) {
+                Err(refusal) if !is_settled(&refusal) => left.push((step.clone(), refusal)),
+                _ => {}
+            }
+        }
+        left
+    }
+
+    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+        super::find::find(self, resources, netns)
+    }
+
+    fn subnets(&mut self) -> Result<Vec<IpNetwork>, Refusal> {
+        let mut subnets = Vec::new();
+        for ipv6 in [false, true] {
+            let routes = self.host()?.dump(&route::list(ipv6))?;
+            let routes = routes.iter().filter_map(route::read);
+            subnets.extend(routes.filter(|route| route.is_unicast && route.destination.prefix() > 0).map(|r| r.destination));
+        }
+        subnets.extend(resolvers());
+        Ok(subnets)
+    }
+
+    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
+        listeners::find(address, ports, protocol)
+    }
+
+    fn free_port_range(&mut self) -> PortRange {
+        let (first, last) = sysctl::local_port_range().unwrap_or((32768, 60999));
+        PortRange { first: first.max(1), last: last.max(first).max(1) }
+    }
+
+    fn has_tables(&mut self, table: &TableName) -> Result<bool, Refusal> {
+        firewall::is_made(self.nft()?, table)
+    }
+
+    fn use_tables(&mut self, table: TableName) {
+        self.table = table;
+    }
+
+    fn host_identity(&self) -> (u64, u64) {
+        self.identity
+    }
+}
+
+/// The addresses of the host's name servers.
+fn resolvers() -> Vec<IpNetwork> {
+    const LONGEST: usize = 64 * 1024;
+    let Ok(mut text) = fs::read("/etc/resolv.conf") else { return Vec::new() };
+    text.truncate(LONGEST);
+    let text = String::from_utf8_lossy(&text);
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).map(IpNetwork::from).collect()
+}
+
+/// What finding needs of the sockets.
+impl Linux {
+    pub(super) fn finding_host(&mut self) -> Result<&mut Route, Refusal> {
+        self.host()
+    }
+
+    pub(super) fn finding_firewall(&mut self) -> Result<(&mut Nft, TableName), Refusal> {
+        let table = self.table.clone();
+        Ok((self.nft()?, table))
+    }
+}

@@ -1,0 +1,152 @@
+//! The kernel, as the verbs see it: it runs steps and finds resources. What it does, it does in order, and what
+//! it cannot finish it takes back.
+
+mod address;
+mod behind;
+mod fake;
+mod find;
+mod firewall;
+mod link;
+mod linux;
+mod listeners;
+mod neighbour;
+mod netlink;
+mod netns;
+mod route;
+mod sysctl;
+
+use std::{fmt, io, net::IpAddr};
+
+pub use fake::Fake;
+pub use firewall::TableName;
+use ipnetwork::IpNetwork;
+pub use linux::{Deletion, Linux};
+pub use netns::Netns;
+use rnetkit_drivers::{PortRange, Protocol, Resource};
+
+use crate::{
+    error::Error,
+    plan::{Plan, Step},
+};
+
+/// Why the kernel refused: its error number, and what it says besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// As in `errno(3)`, positive.
+    pub errno: i32,
+    /// The kernel's own words (`NLMSGERR_ATTR_MSG`), or what rnet was doing.
+    pub text: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal with an error number alone.
+    #[must_use]
+    pub fn new(errno: i32) -> Self {
+        Self { errno, text: None }
+    }
+
+    /// A refusal in which rnet says what is wrong.
+    #[must_use]
+    pub fn because(errno: i32, text: impl Into<String>) -> Self {
+        Self { errno, text: Some(text.into()) }
+    }
+
+    /// Whether it says that the thing is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        [libc::ENOENT, libc::ENODEV, libc::EADDRNOTAVAIL, libc::ESRCH, libc::ENXIO].contains(&self.errno)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = io::Error::from_raw_os_error(self.errno).to_string();
+        let plain = plain.split(" (os error").next().unwrap_or(&plain);
+        match &self.text {
+            Some(text) => write!(f, "{text}: {plain}"),
+            None => f.write_str(plain),
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        let text = error.raw_os_error().is_none().then(|| error.to_string());
+        Self { errno: error.raw_os_error().unwrap_or(libc::EIO), text }
+    }
+}
+
+impl From<rustix::io::Errno> for Refusal {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::new(errno.raw_os_error())
+    }
+}
+
+/// A step that failed, and how far the kernel had got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The index of the step.
+    pub at: usize,
+    /// Steps before this one were sent along with the failed one; some of them may have been done all the same.
+    pub sent: usize,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// What the verbs need of a kernel.
+pub trait Kernel {
+    /// Runs the steps in order and stops at the first that fails.
+    ///
+    /// # Errors
+    /// The step that failed.
+    fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed>;
+
+    /// Takes steps back as far as they were done: what is not there is no error.
+    ///
+    /// Returns what could not be taken back, with the reason.
+    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)>;
+
+    /// For each resource what exists of it: nothing, itself, or the same thing in another state.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal>;
+
+    /// The subnets that the host has routes to, or resolves names through.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn subnets(&mut self) -> Result<Vec<IpNetwork>, Refusal>;
+
+    /// The first of the ports on which a process of the host listens, and who it is if that can be known.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or the address is not one of the host's.
+    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal>;
+
+    /// The ports from which one is chosen when the user names none (`net.ipv4.ip_local_port_range`).
+    fn free_port_range(&mut self) -> PortRange;
+
+    /// Whether rnet's tables are there under that name.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn has_tables(&mut self, table: &TableName) -> Result<bool, Refusal>;
+
+    /// From now on rnet's tables have this name.
+    fn use_tables(&mut self, table: TableName);
+
+    /// The host's own network namespace: device and inode.
+    fn host_identity(&self) -> (u64, u64);
+
+    /// Runs a plan; what was done of a plan that fails is undone.
+    ///
+    /// # Errors
+    /// The step that failed and what could not be undone.
+    fn apply(&mut self, plan: &Plan, netns: Option<&Netns>) -> Result<(), Error> {
+        let Err(failed) = self.run(&plan.steps, netns) else { return Ok(()) };
+        let back = plan.undo(failed.sent.max(failed.at));
+        let left_behind = self.take_back(&back, netns);
+        Err(Error::apply(&plan.steps[failed.at], failed.refusal, &left_behind))
+    }
+}

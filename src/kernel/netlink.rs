@@ -1,0 +1,275 @@
+//! Netlink without a runtime: messages are put one after the other into one buffer, sent with one call over a
+//! blocking socket, and the answers are read until the last one is acknowledged. Knows nothing of networks.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::Refusal;
+
+/// `NLMSG_ERROR` of `linux/netlink.h`.
+const ERROR: u16 = 2;
+/// `NLMSG_DONE`.
+const DONE: u16 = 3;
+/// `NLM_F_CAPPED`: the request is not repeated in an error, only its header.
+const CAPPED: u16 = 0x100;
+/// `NLM_F_DUMP_INTR`: the dump is torn, something changed while it was read.
+const DUMP_INTERRUPTED: u16 = 0x10;
+/// `NLMSGERR_ATTR_MSG`: the kernel's own words.
+const ERROR_TEXT: u16 = 1;
+/// Bytes of a netlink header.
+const HEADER: usize = 16;
+/// The kernel fills no longer datagram than this (`netlink_dump` in `net/netlink/af_netlink.c`).
+const LONGEST_ANSWER: usize = 32 * 1024;
+/// How often a torn dump is read again before it is an error.
+const TORN_DUMPS: usize = 50;
+
+/// An answer: the sequence number of the request, the message's type, flags and body.
+pub(super) struct Answer<'a> {
+    pub(super) sequence: u32,
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: &'a [u8],
+}
+
+/// An open netlink socket, in the namespace in which it was opened.
+pub(super) struct Channel {
+    socket: Socket,
+    answers: Vec<u8>,
+}
+
+impl Channel {
+    /// Opens a socket of the netlink protocol in the calling thread's namespace.
+    pub(super) fn open(protocol: isize) -> Result<Self, Refusal> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        Ok(Self { socket, answers: vec![0; LONGEST_ANSWER] })
+    }
+
+    /// The socket itself, for options and for handing it on.
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// The socket itself, to change its options.
+    pub(super) fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// Sends a buffer of messages.
+    pub(super) fn send(&self, buffer: &[u8]) -> Result<(), Refusal> {
+        retry(|| self.socket.send(buffer, 0))?;
+        Ok(())
+    }
+
+    /// Reads one datagram and hands its messages to `each` until that returns `true`: then all is said.
+    pub(super) fn receive(&mut self, mut each: impl FnMut(Answer<'_>) -> bool) -> Result<bool, Refusal> {
+        let length = retry(|| self.socket.recv(&mut self.answers.as_mut_slice(), 0))?;
+        let mut rest: &[u8] = &self.answers[..length];
+        while rest.len() >= HEADER {
+            let field = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
+            let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+            let size = word(0) as usize;
+            if size < HEADER || size > rest.len() {
+                return Err(Refusal::because(libc::EBADMSG, "an answer of the kernel is malformed"));
+            }
+            let answer = Answer { sequence: word(8), kind: field(4), flags: field(6), body: &rest[HEADER..size] };
+            if each(answer) {
+                return Ok(true);
+            }
+            rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+        }
+        Ok(false)
+    }
+}
+
+/// Calls again when a signal came in between.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// What an error message says: `None` for an acknowledgement.
+pub(super) fn refusal(answer: &Answer<'_>) -> Option<Refusal> {
+    if answer.kind != ERROR || answer.body.len() < 4 {
+        return None;
+    }
+    let code = i32::from_ne_bytes([answer.body[0], answer.body[1], answer.body[2], answer.body[3]]);
+    if code == 0 {
+        return None;
+    }
+    let text = (answer.flags & CAPPED != 0)
+        .then(|| answer.body.get(4 + HEADER..))
+        .flatten()
+        .and_then(|attributes| NlasIterator::new(attributes).flatten().find(|nla| nla.kind() == ERROR_TEXT).map(|nla| nla.value().to_vec()))
+        .map(|text| String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned());
+    Some(Refusal { errno: -code, text })
+}
+
+/// Whether a message acknowledges or refuses.
+pub(super) fn is_verdict(answer: &Answer<'_>) -> bool {
+    answer.kind == ERROR
+}
+
+/// Requests to rtnetlink that are sent together. They are not atomic: those after a failed one are run all the
+/// same.
+#[derive(Default)]
+pub(super) struct Requests {
+    buffer: Vec<u8>,
+    /// Where the last header begins, to ask for its acknowledgement.
+    last: usize,
+    count: u32,
+}
+
+impl Requests {
+    /// Adds a request; its sequence number is how many there were before.
+    pub(super) fn push(&mut self, message: impl Into<NetlinkMessage<RouteNetlinkMessage>>, flags: u16) {
+        let mut message = message.into();
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = self.count;
+        message.finalize();
+        let start = self.buffer.len();
+        self.buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut self.buffer[start..]);
+        self.last = start;
+        self.count += 1;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Asks for the acknowledgement of the last request; the others answer only if they fail.
+    fn finish(mut self) -> (Vec<u8>, u32) {
+        let at = self.last + 6;
+        let flags = u16::from_ne_bytes([self.buffer[at], self.buffer[at + 1]]) | NLM_F_ACK;
+        self.buffer[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
+        (self.buffer, self.count - 1)
+    }
+}
+
+/// An rtnetlink socket.
+pub(super) struct Route(Channel);
+
+impl Route {
+    /// Opens one in the calling thread's namespace.
+    pub(super) fn open() -> Result<Self, Refusal> {
+        Channel::open(NETLINK_ROUTE).map(Self)
+    }
+
+    /// The channel below.
+    pub(super) fn channel(&mut self) -> &mut Channel {
+        &mut self.0
+    }
+
+    /// Sends the requests; returns the index of the first that was refused. Messages that come back besides
+    /// (asked for with `NLM_F_ECHO`) go to `each`.
+    pub(super) fn run(
+        &mut self,
+        requests: Requests,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), (usize, Refusal)> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let (buffer, last) = requests.finish();
+        let all = |refusal| (0, refusal);
+        self.0.send(&buffer).map_err(all)?;
+        let mut first: Option<(usize, Refusal)> = None;
+        loop {
+            let done = self.0.receive(|answer| {
+                if !is_verdict(&answer) {
+                    if let Some(message) = parse(&answer) {
+                        each(message);
+                    }
+                    return false;
+                }
+                if let Some(refusal) = refusal(&answer)
+                    && first.as_ref().is_none_or(|(at, _)| answer.sequence < *at as u32)
+                {
+                    first = Some((answer.sequence as usize, refusal));
+                }
+                answer.sequence == last
+            });
+            if done.map_err(all)? {
+                return first.map_or(Ok(()), Err);
+            }
+        }
+    }
+
+    /// Asks for one thing.
+    pub(super) fn get(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, Refusal> {
+        let mut requests = Requests::default();
+        requests.push(message, 0);
+        let mut found = None;
+        self.run(requests, |answer| found = Some(answer)).map_err(|(_, refusal)| refusal)?;
+        Ok(found)
+    }
+
+    /// Asks for all of a kind; a dump that was torn by a change is read again.
+    pub(super) fn dump(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        for _ in 0..TORN_DUMPS {
+            let mut requests = Requests::default();
+            requests.push(message.clone(), NLM_F_DUMP);
+            self.0.send(&requests.buffer)?;
+            if let Some(list) = self.read_dump()? {
+                return Ok(list);
+            }
+        }
+        Err(Refusal::because(libc::EAGAIN, "the kernel's list changed each time it was read"))
+    }
+
+    /// One dump, or nothing where it was torn.
+    fn read_dump(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, Refusal> {
+        let mut list = Vec::new();
+        let mut torn = false;
+        let mut refused = None;
+        loop {
+            let done = self.0.receive(|answer| {
+                torn |= answer.flags & DUMP_INTERRUPTED != 0;
+                refused = refused.take().or_else(|| refusal(&answer));
+                list.extend(parse(&answer));
+                answer.kind == DONE || is_verdict(&answer)
+            })?;
+            match (done, refused.take()) {
+                (_, Some(refusal)) => return Err(refusal),
+                (true, None) => return Ok((!torn).then_some(list)),
+                (false, None) => {}
+            }
+        }
+    }
+}
+
+/// A message of rtnetlink, if it is one that can be read.
+pub(super) fn parse(answer: &Answer<'_>) -> Option<RouteNetlinkMessage> {
+    if answer.kind <= DONE {
+        return None;
+    }
+    let mut whole = Vec::with_capacity(HEADER + answer.body.len());
+    whole.extend(((HEADER + answer.body.len()) as u32).to_ne_bytes());
+    whole.extend(answer.kind.to_ne_bytes());
+    whole.extend(answer.flags.to_ne_bytes());
+    whole.extend(answer.sequence.to_ne_bytes());
+    whole.extend([0; 4]);
+    whole.extend(answer.body);
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&whole).ok()?.payload {
+        NetlinkPayload::InnerMessage(message) => Some(message),
+        _ => None,
+    }
+}
+
+/// A request as it is sent, with an empty header.
+pub(super) fn request(message: RouteNetlinkMessage) -> NetlinkMessage<RouteNetlinkMessage> {
+    NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message))
+}

@@ -1,0 +1,99 @@
+//! Network namespaces: opened once, compared by identity, entered for a moment. Never creates or deletes one.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use super::Refusal;
+
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system that namespace files are in.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// An open network namespace.
+#[derive(Debug)]
+pub struct Netns {
+    file: OwnedFd,
+    identity: (u64, u64),
+}
+
+impl Netns {
+    /// Opens a namespace file, and makes sure that it is a network namespace.
+    ///
+    /// # Errors
+    /// When the path cannot be opened or is something else. Nothing hangs, whatever it is.
+    pub fn open(path: &Path) -> Result<Self, Refusal> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        Self::from_file(file)
+    }
+
+    /// Takes an open namespace file.
+    ///
+    /// # Errors
+    /// When it is no network namespace.
+    pub fn from_file(file: OwnedFd) -> Result<Self, Refusal> {
+        let not = || Refusal::because(libc::EINVAL, "it is not a network namespace");
+        if rustix::fs::fstatfs(&file)?.f_type as u64 != NSFS_MAGIC {
+            return Err(not());
+        }
+        let stat = rustix::fs::fstat(&file)?;
+        let netns = Self { file, identity: (stat.st_dev, stat.st_ino) };
+        netns.inside(|| ()).map_err(|refusal| if refusal.errno == libc::EINVAL { not() } else { refusal })?;
+        Ok(netns)
+    }
+
+    /// Device and inode: equal if and only if it is the same namespace.
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// The identity of the calling thread's own namespace.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn own_identity() -> Result<(u64, u64), Refusal> {
+        let stat = std::fs::metadata("/proc/thread-self/ns/net")?;
+        Ok((stat.dev(), stat.ino()))
+    }
+
+    /// Runs `work` with the calling thread inside the namespace, and comes back.
+    ///
+    /// Sockets opened inside stay there. `work` must not start threads: they would stay inside.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn inside<T>(&self, work: impl FnOnce() -> T) -> Result<T, Refusal> {
+        /// Goes back also when `work` panics. A thread that cannot go back would do the rest of its work in the
+        /// wrong place: there is nothing safe left but to end.
+        struct Back(File);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                if move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+                    std::process::abort();
+                }
+            }
+        }
+        let back = Back(File::open("/proc/thread-self/ns/net")?);
+        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let result = work();
+        drop(back);
+        Ok(result)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,78 @@
+//! Switches under `/proc/sys/net`. They belong to the calling thread's network namespace.
+
+use std::{fs, io, path::PathBuf};
+
+use rnetkit_drivers::{Family, InterfaceName, Setting};
+
+use super::Refusal;
+
+/// The files and values of a setting. The name of a link cannot lead elsewhere: it has no `/`, and a `.` in a
+/// file name is a `.`.
+fn files(link: &InterfaceName, setting: Setting) -> Vec<(PathBuf, &'static str)> {
+    let file = |family: &str, key: &str| PathBuf::from(format!("/proc/sys/net/{family}/conf/{link}/{key}"));
+    match setting {
+        Setting::Ipv6Off => vec![(file("ipv6", "disable_ipv6"), "1")],
+        Setting::Ipv6On => vec![(file("ipv6", "disable_ipv6"), "0")],
+        Setting::NoRouterAdvertisements => vec![(file("ipv6", "accept_ra"), "0")],
+        Setting::NoDuplicateDetection => vec![(file("ipv6", "accept_dad"), "0")],
+        Setting::NoRedirects => {
+            vec![(file("ipv4", "accept_redirects"), "0"), (file("ipv4", "send_redirects"), "0")]
+        }
+    }
+}
+
+/// A kernel without IPv6 needs no telling that IPv6 is off.
+fn is_moot(setting: Setting, error: &io::Error) -> bool {
+    let wants_none = matches!(setting, Setting::Ipv6Off | Setting::NoRouterAdvertisements | Setting::NoDuplicateDetection);
+    wants_none && error.kind() == io::ErrorKind::NotFound && !PathBuf::from("/proc/sys/net/ipv6").exists()
+}
+
+/// Switches.
+pub(super) fn apply(link: &InterfaceName, setting: Setting) -> Result<(), Refusal> {
+    for (path, value) in files(link, setting) {
+        match fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes())) {
+            Err(error) if !is_moot(setting, &error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                return Err(Refusal::because(errno, format!("{} = {value}", path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is switched so.
+pub(super) fn is_set(link: &InterfaceName, setting: Setting) -> bool {
+    files(link, setting).iter().all(|(path, value)| match fs::read_to_string(path) {
+        Ok(text) => text.trim() == *value,
+        Err(error) => is_moot(setting, &error),
+    })
+}
+
+fn forwarding(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::Ipv6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
+}
+
+/// Whether the host forwards packets of the family.
+pub(super) fn forwards(family: Family) -> Result<bool, Refusal> {
+    let path = forwarding(family);
+    let text = fs::read_to_string(path).map_err(|error| Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), path))?;
+    Ok(text.trim() == "1")
+}
+
+/// Switches forwarding of the family on or off.
+pub(super) fn forward(family: Family, on: bool) -> Result<(), Refusal> {
+    let path = forwarding(family);
+    let value = if on { "1" } else { "0" };
+    fs::write(path, value).map_err(|error| Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), format!("{path} = {value}")))
+}
+
+/// The ports from which one is chosen when none is named.
+pub(super) fn local_port_range() -> Option<(u16, u16)> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut words = text.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}

@@ -1,0 +1,277 @@
+//! Files that are whole or not there, and locks that end with their holder.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::Error;
+
+/// The version of every record that this rnet writes.
+pub(super) const VERSION: u64 = 1;
+/// No record is longer, in bytes.
+const LONGEST: u64 = 4 << 20;
+/// How long a lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What every record begins with.
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    version: u64,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
+/// Whether two things are to be on the disk before the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// They survive a loss of power.
+    Yes,
+    /// They live and die with the kernel's own objects.
+    No,
+}
+
+/// Makes a directory, and its parents, that nobody else may enter.
+pub(super) fn make_dir(path: &Path) -> Result<(), Error> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::store(path, error))
+        }
+        Err(error) => Err(Error::store(path, error)),
+    }
+}
+
+/// A directory in which others could plant files is not used.
+pub(super) fn check_dir(path: &Path) -> Result<(), Error> {
+    let unsafe_because = |reason: String| Err(Error::UnsafeDirectory { path: path.into(), reason });
+    let data = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        data => data.map_err(|error| Error::store(path, error))?,
+    };
+    let me = rustix::process::geteuid().as_raw();
+    if !data.is_dir() {
+        return unsafe_because("it is no directory".to_owned());
+    }
+    if data.uid() != me && data.uid() != 0 {
+        return unsafe_because(format!("it belongs to user {}", data.uid()));
+    }
+    if data.mode() & 0o022 != 0 {
+        return unsafe_because(format!("others may write to it (mode {:04o})", data.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+/// Writes a record beside its place and moves it there: readers see the old one or the new one.
+pub(super) fn write<T: Serialize>(path: &Path, record: &T, durable: Durable) -> Result<(), Error> {
+    let beside = beside(path);
+    let result = write_whole(&beside, record, durable).and_then(|_| fs::rename(&beside, path));
+    let result = result.and_then(|()| if durable == Durable::Yes { sync_parent(path) } else { Ok(()) });
+    result.map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        Error::store(path, error)
+    })
+}
+
+/// Writes a new record that is locked before anyone can see it.
+pub(super) fn write_locked<T: Serialize>(path: &Path, record: &T) -> Result<Lock, Error> {
+    let beside = beside(path);
+    let written = write_whole(&beside, record, Durable::No).and_then(|file| {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        fs::rename(&beside, path)?;
+        Ok(Lock(file))
+    });
+    written.map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        Error::store(path, error)
+    })
+}
+
+/// A name in the same directory that no record has: it begins with a dot.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
+}
+
+fn write_whole<T: Serialize>(path: &Path, record: &T, durable: Durable) -> io::Result<File> {
+    let text = serde_json::to_vec(&Versioned { version: VERSION, record })?;
+    let options = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    let mut file = match options() {
+        // Left by a dead process that had the same number.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            options()?
+        }
+        file => file?,
+    };
+    file.write_all(&text)?;
+    if durable == Durable::Yes {
+        file.sync_all()?;
+    }
+    Ok(file)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Reads a record; `None` where there is none.
+///
+/// A record that cannot be understood is set aside under another name, so that it stops nobody else.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let file = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| Error::store(path, error))?,
+    };
+    read_open(path, &file).map(Some)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+fn read_open<T: DeserializeOwned>(path: &Path, file: &File) -> Result<T, Error> {
+    let mut text = Vec::with_capacity(4096);
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| Error::store(path, error))?;
+    let damaged = |reason: String| set_aside(path, reason);
+    if text.len() as u64 > LONGEST {
+        return Err(damaged(format!("it is longer than {LONGEST} bytes")));
+    }
+    let Version { version } = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    if version > VERSION {
+        return Err(Error::Newer { path: path.into(), version, known: VERSION });
+    }
+    serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))
+}
+
+/// Gives a damaged record another name.
+fn set_aside(path: &Path, reason: String) -> Error {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".damaged");
+    let aside = path.with_file_name(name);
+    match fs::rename(path, &aside) {
+        Ok(()) => Error::Damaged { path: path.into(), reason, aside },
+        Err(error) => Error::store(path, error),
+    }
+}
+
+/// Removes a file; one that is not there is no error.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::store(path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// The names in a directory that are records (not temporary, damaged or lock files), sorted.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| Error::store(path, error))?,
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// A lock on a file or directory, held until it is dropped or its process ends.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    /// Explicitly, because a child that was forked meanwhile would hold it on.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Locks a file, made for that if need be.
+pub(super) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
+    let open = || {
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+    };
+    lock_with(path, what, open)
+}
+
+/// Locks a directory that is made for that if need be.
+pub(super) fn lock_dir(path: &Path, what: &str) -> Result<Lock, Error> {
+    let open = || match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_dir(path).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+            File::open(path)
+        }
+        file => file,
+    };
+    lock_with(path, what, open)
+}
+
+fn lock_with(path: &Path, what: &str, open: impl Fn() -> io::Result<File>) -> Result<Lock, Error> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    loop {
+        let file = open().map_err(|error| Error::store(path, error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // The holder before may have removed it: then this lock is on something that nobody else finds.
+            Ok(()) if is_at(&file, path) => return Ok(Lock(file)),
+            Ok(()) | Err(rustix::io::Errno::INTR) => continue,
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(Error::store(path, errno)),
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(Error::Locked { what: what.to_owned(), holder: holder(&file) });
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+}
+
+/// Takes the lock of a record whose holder is dead. `None` where the holder lives or the record is gone.
+pub(super) fn lock_dead<T: DeserializeOwned>(path: &Path) -> Result<Option<(Lock, T)>, Error> {
+    let file = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| Error::store(path, error))?,
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&file, path) => {}
+        Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(errno) => return Err(Error::store(path, errno)),
+    }
+    let record = read_open(path, &file)?;
+    Ok(Some((Lock(file), record)))
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().is_ok_and(|held| fs::symlink_metadata(path).is_ok_and(|there| same(held, there)))
+}
+
+/// Who holds a lock, by `/proc/locks`: `process 4242 (rnet)`.
+fn holder(file: &File) -> String {
+    let Ok(data) = file.metadata() else { return "another process".to_owned() };
+    let wanted = format!(":{}", data.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = locks.lines().filter(|line| line.contains("FLOCK")).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(5).filter(|place| place.ends_with(&wanted)).and_then(|_| words.get(4)?.parse::<u32>().ok())
+    });
+    match pid {
+        Some(pid) => {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("process {pid} ({})", crate::error::shown(name.trim()))
+        }
+        None => "another process".to_owned(),
+    }
+}

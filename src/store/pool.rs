@@ -1,0 +1,129 @@
+//! Which numbers of a range are taken: addresses of a pool, ports of an address. An index of the records, in one
+//! small file of fixed size each: rebuilt from the records when in doubt.
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use crate::{error::Error, ipam::bitmap};
+
+/// How long a freed number is not given out while others are free, in seconds. It rests for one to two of these.
+const QUARANTINE: u64 = 30;
+/// Bytes of the time at the file's beginning.
+const HEAD: usize = 8;
+
+/// A file of three bitmaps: taken, freed lately, and freed before that; headed by the time when "lately" began.
+pub struct Numbers {
+    file: File,
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Numbers {
+    /// Opens the file for a range of `size` numbers. The caller holds the lock that guards it.
+    pub(super) fn open(path: &Path, size: u32, now: u64) -> Result<Self, Error> {
+        let fail = |error: io::Error| Error::store(path, error);
+        let length = size.div_ceil(8) as usize;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(path).map_err(fail)?;
+        let mut bytes = vec![0; HEAD + 3 * length];
+        let mut read = 0;
+        while read < bytes.len() {
+            match file.read_at(&mut bytes[read..], read as u64).map_err(fail)? {
+                0 => break,
+                some => read += some,
+            }
+        }
+        let mut numbers = Self { file, bytes, length };
+        numbers.turn(now);
+        Ok(numbers)
+    }
+
+    fn part(&self, number: usize) -> &[u8] {
+        &self.bytes[HEAD + number * self.length..HEAD + (number + 1) * self.length]
+    }
+
+    /// Lets what was freed long enough ago be given out again.
+    fn turn(&mut self, now: u64) {
+        let began = u64::from_le_bytes(self.bytes[..HEAD].try_into().unwrap_or([0; HEAD]));
+        if now >= began && now - began < QUARANTINE {
+            return;
+        }
+        let lately = HEAD + self.length..HEAD + 2 * self.length;
+        let before = HEAD + 2 * self.length;
+        if now >= began && now - began < 2 * QUARANTINE {
+            self.bytes.copy_within(lately.clone(), before);
+        } else {
+            self.bytes[before..].fill(0);
+        }
+        self.bytes[lately].fill(0);
+        self.bytes[..HEAD].copy_from_slice(&now.to_le_bytes());
+    }
+
+    /// The lowest free number: one that has rested if there is one, else any.
+    #[must_use]
+    pub fn lowest_free(&self, range: Range<u32>) -> Option<u32> {
+        let all = [self.part(0), self.part(1), self.part(2)];
+        bitmap::lowest_free(&all, range.clone()).or_else(|| bitmap::lowest_free(&all[..1], range))
+    }
+
+    /// Whether the number is taken.
+    #[must_use]
+    pub fn has(&self, number: u32) -> bool {
+        bitmap::has(self.part(0), number)
+    }
+
+    /// Takes a number.
+    pub fn take(&mut self, number: u32) {
+        let length = self.length;
+        bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, true);
+    }
+
+    /// Gives a number back.
+    pub fn free(&mut self, number: u32) {
+        let length = self.length;
+        bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, false);
+        bitmap::put(&mut self.bytes[HEAD + length..HEAD + 2 * length], number, true);
+    }
+
+    /// Takes these numbers and no others.
+    pub fn rebuild(&mut self, numbers: impl Iterator<Item = u32>) {
+        let length = self.length;
+        self.bytes[HEAD..HEAD + length].fill(0);
+        numbers.for_each(|number| self.take(number));
+    }
+
+    /// Writes the file.
+    pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
+        self.file.write_all_at(&self.bytes, 0).map_err(|error| Error::store(path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path, now: u64) -> Numbers {
+        Numbers::open(path, 8, now).unwrap()
+    }
+
+    #[test]
+    fn a_freed_number_rests_while_others_are_free() {
+        let path = std::env::temp_dir().join(format!("rnet-numbers-{}", std::process::id()));
+        let mut numbers = open(&path, 1000);
+        numbers.take(0);
+        numbers.take(1);
+        numbers.free(0);
+        assert_eq!(numbers.lowest_free(0..4), Some(2));
+        assert_eq!(numbers.lowest_free(0..2), Some(0), "it is given out where no other is free");
+        numbers.save(&path).unwrap();
+        assert_eq!(open(&path, 1031).lowest_free(0..4), Some(2));
+        assert_eq!(open(&path, 1061).lowest_free(0..4), Some(0));
+        fs::remove_file(path).unwrap();
+    }
+}

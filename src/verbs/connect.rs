@@ -1,0 +1,501 @@
+//! connect: a container's place in a network, from reservation to commit.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use rnetkit_drivers::{
+    Container, Endpoint, InterfaceName, MacAddress, Network, Pool, PortMapping, Resource,
+    bridge::{self, EndpointSettings, Settings},
+};
+
+use super::Rnet;
+use crate::{
+    container_ref::ContainerRef,
+    error::Error,
+    ipam,
+    kernel::{Kernel, Netns},
+    plan::Plan,
+    store::{EndpointState, Pending},
+};
+
+/// Whether a verb does its work or shows what it would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Does it.
+    Do,
+    /// Returns the plan, and changes nothing.
+    Show,
+}
+
+/// What a user asks for.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    /// The network: a name, an id, or the beginning of one.
+    pub network: String,
+    /// The container.
+    pub container: ContainerRef,
+    /// The process of the container, where `rnet run` started it, and its id.
+    pub process: Option<(u32, rnetkit_drivers::Id)>,
+    /// A static IPv4 address.
+    pub ip: Option<IpAddr>,
+    /// A static IPv6 address.
+    pub ip6: Option<IpAddr>,
+    /// The hardware address.
+    pub mac: Option<MacAddress>,
+    /// The interface's name in the container.
+    pub interface: Option<InterfaceName>,
+    /// Ports to publish.
+    pub ports: Vec<PortMapping>,
+    /// Other names of the container.
+    pub aliases: Vec<String>,
+    /// Higher wins when the gateway is chosen.
+    pub gateway_priority: i32,
+    /// Options of the driver.
+    pub options: BTreeMap<String, String>,
+    /// Who asks: `rnet`, or the name of an orchestrator.
+    pub owner: String,
+}
+
+impl Connect {
+    /// The container in the network, all else left to rnet.
+    #[must_use]
+    pub fn new(network: impl Into<String>, container: ContainerRef) -> Self {
+        Self {
+            network: network.into(),
+            container,
+            process: None,
+            ip: None,
+            ip6: None,
+            mac: None,
+            interface: None,
+            ports: Vec::new(),
+            aliases: Vec::new(),
+            gateway_priority: 0,
+            options: BTreeMap::new(),
+            owner: "rnet".to_owned(),
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// The network, all chosen.
+    pub network: Network,
+    /// The endpoint, all chosen.
+    pub endpoint: Endpoint,
+    /// The steps: those that were run, or would be.
+    pub plan: Plan,
+}
+
+/// A container, its namespace open.
+struct Target {
+    key: String,
+    netns: Netns,
+    container: Container,
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// Connects a container to a network.
+    ///
+    /// # Errors
+    /// When something asked for is not to be had, or a step fails; then nothing is left.
+    pub fn connect(&mut self, wanted: &Connect, mode: Mode) -> Result<Connected, Error> {
+        self.wake()?;
+        let network = self.network(&wanted.network)?;
+        self.refuse_unconnectable(&network)?;
+        let target = self.target(wanted)?;
+        if mode == Mode::Show {
+            return self.show(wanted, &network, &target);
+        }
+        self.take_back_dead()?;
+        let _lock = self.store.lock_container(&target.key)?;
+        let result = self.connect_locked(wanted, &network, &target);
+        if result.is_err() {
+            self.store.leave_container(&target.key);
+        }
+        result
+    }
+
+    fn connect_locked(&mut self, wanted: &Connect, network: &Network, target: &Target) -> Result<Connected, Error> {
+        let others = self.store.endpoints_of(&target.key)?;
+        refuse_second(network, &others)?;
+        let first = !self.is_up(network)?;
+        let network = self.up(network)?;
+        let result = self.attach(wanted, &network, target, &others);
+        if result.is_err() && first {
+            self.down_if_unused(&network)?;
+        }
+        result
+    }
+
+    /// Reserve, apply, commit. Where the kernel lacks what the network needs (somebody deleted it), that is made
+    /// again and the attach tried once more; where the container has an interface of the chosen name, the next
+    /// free one is taken.
+    fn attach(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState]) -> Result<Connected, Error> {
+        let mut skip = Vec::new();
+        let mut healed = false;
+        loop {
+            let pending = self.reserve(wanted, network, target, others, &skip)?;
+            let (before, after) = self.with_gateways(network, &pending, others)?;
+            let plan = Plan::between(&before, &after);
+            let endpoint = pending.state.endpoint.clone();
+            let error = match self.kernel.apply(&plan, Some(&target.netns)) {
+                Ok(()) => {
+                    self.commit(&pending, others)?;
+                    return Ok(Connected { network: network.clone(), endpoint, plan });
+                }
+                Err(error) => error,
+            };
+            self.release(&pending.state)?;
+            self.store.forget(pending)?;
+            let error = self.explain(error, network, target, &endpoint);
+            match &error {
+                Error::InterfaceTaken { .. } if wanted.interface.is_none() && skip.len() < 64 => skip.push(endpoint.interface),
+                Error::Apply { reason, .. } if !healed && reason.is_missing() => {
+                    healed = true;
+                    self.heal(network)?;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// What a refusal means for the user.
+    fn explain(&mut self, error: Error, network: &Network, target: &Target, endpoint: &Endpoint) -> Error {
+        let Error::Apply { step, reason, .. } = &error else { return error };
+        let name = target.container.name.clone();
+        let veth = Resource::Veth {
+            name: bridge::port_name(endpoint),
+            bridge: endpoint.interface.clone(),
+            peer: endpoint.interface.clone(),
+            mac: endpoint.mac,
+            mtu: 0,
+            group: 0,
+        };
+        let on_veth = step.split(" on ").next() == format!("+ {veth}").split(" on ").next();
+        match reason.errno {
+            // br_add_if() of net/bridge/br_if.c: no port number is left.
+            libc::EXFULL => Error::BridgeFull { network: network.name.to_string() },
+            libc::EEXIST if on_veth => {
+                Error::InterfaceTaken { container: name, interface: endpoint.interface.to_string() }
+            }
+            libc::EEXIST => match endpoint.ports.iter().find(|port| step.contains(&port.to_string())) {
+                Some(port) => Error::PortTaken {
+                    port: crate::error::port_text(port.host, port.host_ports),
+                    protocol: port.protocol,
+                    by: "published by another program in rnet's own tables".to_owned(),
+                },
+                None => error,
+            },
+            _ => error,
+        }
+    }
+
+    fn refuse_unconnectable(&self, network: &Network) -> Result<(), Error> {
+        if Self::driver(network)?.abilities().connectable {
+            return Ok(());
+        }
+        let what = match network.driver.as_str() {
+            "host" => "a container cannot be connected to network host: it must be started there (rnet run --network host)",
+            _ => "a container cannot be connected to network none: that means to have no network",
+        };
+        Err(Error::Unsupported { what: what.to_owned() })
+    }
+
+    fn target(&mut self, wanted: &Connect) -> Result<Target, Error> {
+        let process = wanted.process.map(|(pid, _)| pid);
+        let (netns, path) = wanted.container.open(process, self.kernel.host_identity())?;
+        let key = wanted.container.key();
+        let (device, inode) = netns.identity();
+        let id = match wanted.process {
+            Some((_, id)) => id,
+            None => match self.store.endpoints_of(&key)?.first() {
+                Some(other) => other.endpoint.container.id,
+                None => super::new_id()?,
+            },
+        };
+        let name = match &wanted.container {
+            ContainerRef::Path(path) => path.to_string_lossy().into_owned(),
+            other => other.to_string(),
+        };
+        let container = Container { id, name, netns: path.to_string_lossy().into_owned(), device, inode };
+        Ok(Target { key, netns, container })
+    }
+
+    /// The plan, with choices made as if now, and none of them kept.
+    fn show(&mut self, wanted: &Connect, network: &Network, target: &Target) -> Result<Connected, Error> {
+        let others = self.store.endpoints_of(&target.key)?;
+        refuse_second(network, &others)?;
+        let (network, up) = self.up_plan(network)?;
+        let mut state = self.draft(wanted, &network, target, &others, &[])?;
+        for pool in &network.pools {
+            let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
+            let address = self.preview_address(&network, pool, static_address)?;
+            state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
+        }
+        state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
+        state.endpoint.ports = self.preview_ports(&network, wanted, &state.endpoint)?;
+        state.endpoint.gateways = self.gateways(&network, &state.endpoint, &others)?.0;
+        let list = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
+        let plan = up.then(Plan::between(&[], &list));
+        Ok(Connected { network, endpoint: state.endpoint, plan })
+    }
+
+    /// The record as far as nothing has to be chosen under a lock.
+    fn draft(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState], skip: &[InterfaceName]) -> Result<EndpointState, Error> {
+        let settings = Settings::of(network)?;
+        let asked = EndpointSettings::read(&wanted.options)?.interface;
+        let interface = match wanted.interface.clone().or(asked) {
+            Some(name) => free_interface(name, target, others)?,
+            None => next_interface(&settings, others, skip)?,
+        };
+        refuse_contradictions(wanted, network)?;
+        let id = super::new_id()?;
+        let endpoint = Endpoint {
+            id,
+            network: network.id,
+            container: target.container.clone(),
+            interface,
+            mac: mac_of(wanted, &[], &id),
+            addresses: Vec::new(),
+            gateway_priority: wanted.gateway_priority,
+            gateways: Vec::new(),
+            ports: Vec::new(),
+            aliases: wanted.aliases.clone(),
+            options: wanted.options.clone(),
+        };
+        Ok(EndpointState {
+            endpoint,
+            key: target.key.clone(),
+            network: network.name.clone(),
+            owner: wanted.owner.clone(),
+            created: super::now(),
+            made: Vec::new(),
+        })
+    }
+
+    /// Chooses addresses and ports, and writes down everything that may come to exist.
+    fn reserve(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState], skip: &[InterfaceName]) -> Result<Pending, Error> {
+        let mut state = self.draft(wanted, network, target, others, skip)?;
+        let result = self.reserve_into(&mut state, wanted, network, others);
+        match result {
+            Ok(()) => self.store.reserve(state.clone()).map_err(|error| self.let_go(&state, error)),
+            Err(error) => Err(self.let_go(&state, error)),
+        }
+    }
+
+    fn reserve_into(&mut self, state: &mut EndpointState, wanted: &Connect, network: &Network, others: &[EndpointState]) -> Result<(), Error> {
+        {
+            let _lock = if network.pools.is_empty() { None } else { Some(self.store.lock_network(network)?) };
+            for pool in &network.pools {
+                let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
+                let address = self.take_address(network, pool, static_address)?;
+                state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
+            }
+        }
+        state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
+        self.take_ports(network, wanted, &mut state.endpoint)?;
+        state.endpoint.gateways = self.gateways(network, &state.endpoint, others)?.0;
+        state.made = Self::driver(network)?.endpoint(network, &state.endpoint)?;
+        Ok(())
+    }
+
+    /// Gives back what was reserved before a failure.
+    fn let_go(&mut self, state: &EndpointState, error: Error) -> Error {
+        match self.release(state) {
+            Ok(()) => error,
+            Err(also) => also,
+        }
+    }
+
+    /// Takes an address of the pool: the one asked for, or the lowest free one. The caller holds the lock.
+    fn take_address(&mut self, network: &Network, pool: &Pool, asked: Option<IpAddr>) -> Result<IpAddr, Error> {
+        match asked {
+            Some(address) => self.take_static(network, pool, address),
+            None => self.take_lowest(network, pool),
+        }
+    }
+
+    fn take_static(&mut self, network: &Network, pool: &Pool, address: IpAddr) -> Result<IpAddr, Error> {
+        check_static(network, pool, address)?;
+        let offset = ipam::offset_of(&pool.subnet, address).unwrap_or(u128::MAX);
+        let taken = match u32::try_from(offset) {
+            Ok(offset) if offset < size(pool) => self.store.with_addresses(&network.id, &pool.subnet, size(pool), super::uptime(), |numbers| {
+                let taken = numbers.has(offset);
+                numbers.take(offset);
+                Ok(taken)
+            })?,
+            _ => true,
+        };
+        if !taken {
+            return Ok(address);
+        }
+        // Perhaps a dead process took it and wrote no record: the records have the last word.
+        let holder = self.store.all_endpoints(&network.id)?;
+        match holder.iter().find(|state| state.endpoint.addresses.iter().any(|other| other.ip() == address)) {
+            Some(state) => Err(Error::AddressTaken { address, by: state.endpoint.container.name.clone(), network: network.name.to_string() }),
+            None => Ok(address),
+        }
+    }
+
+    fn take_lowest(&mut self, network: &Network, pool: &Pool) -> Result<IpAddr, Error> {
+        let now = super::uptime();
+        let take = |store: &crate::store::Store| {
+            store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| Ok(lowest(numbers, pool).inspect(|n| numbers.take(*n))))
+        };
+        let mut found = take(&self.store)?;
+        if found.is_none() {
+            // Numbers of processes that died before they wrote a record are free again.
+            let used = self.used(network, pool)?;
+            self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
+                numbers.rebuild(used.into_iter());
+                Ok(())
+            })?;
+            found = take(&self.store)?;
+        }
+        match found.and_then(|offset| ipam::address_at(&pool.subnet, u128::from(offset))) {
+            Some(address) => Ok(address),
+            None => {
+                let used = self.used(network, pool)?.len();
+                Err(Error::PoolExhausted { network: network.name.to_string(), pool: pool.range.unwrap_or(pool.subnet), used })
+            }
+        }
+    }
+
+    /// The addresses that the records name, as offsets into the subnet.
+    fn used(&self, network: &Network, pool: &Pool) -> Result<Vec<u32>, Error> {
+        let endpoints = self.store.all_endpoints(&network.id)?;
+        let addresses = endpoints.iter().flat_map(|state| state.endpoint.addresses.iter().map(IpNetwork::ip));
+        Ok(addresses.filter_map(|address| u32::try_from(ipam::offset_of(&pool.subnet, address)?).ok()).collect())
+    }
+
+    /// The address that would be taken now.
+    fn preview_address(&mut self, network: &Network, pool: &Pool, asked: Option<IpAddr>) -> Result<IpAddr, Error> {
+        if let Some(address) = asked {
+            check_static(network, pool, address)?;
+            return Ok(address);
+        }
+        let used = self.used(network, pool)?;
+        let free = ipam::window(pool).filter(|offset| !u32::try_from(*offset).is_ok_and(|offset| used.contains(&offset)));
+        let mut free = free.filter_map(|offset| ipam::address_at(&pool.subnet, offset)).filter(|address| ipam::reserved(pool, *address).is_none());
+        free.next().ok_or_else(|| Error::PoolExhausted { network: network.name.to_string(), pool: pool.range.unwrap_or(pool.subnet), used: used.len() })
+    }
+
+    /// The resources of the container's endpoints before and after, as far as they differ.
+    fn with_gateways(&self, network: &Network, pending: &Pending, others: &[EndpointState]) -> Result<(Vec<Resource>, Vec<Resource>), Error> {
+        let (_, changed) = self.gateways(network, &pending.state.endpoint, others)?;
+        let mut before = Vec::new();
+        let mut after = Vec::new();
+        for state in &changed {
+            let old = others.iter().find(|other| other.endpoint.id == state.endpoint.id);
+            before.extend(old.map(|old| old.made.clone()).unwrap_or_default());
+            after.extend(state.made.clone());
+        }
+        after.extend(pending.state.made.clone());
+        Ok((before, after))
+    }
+
+    fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
+        let network = self.store.network_state(&pending.state.endpoint.network)?.map(|state| state.network);
+        if let Some(network) = network.filter(|_| !others.is_empty()) {
+            for state in self.gateways(&network, &pending.state.endpoint, others)?.1 {
+                self.store.update(&state)?;
+            }
+        }
+        self.store.commit(pending)
+    }
+
+    /// The objects of a network that somebody deleted are made again.
+    fn heal(&mut self, network: &Network) -> Result<(), Error> {
+        let _host = self.store.lock_host()?;
+        let Some(state) = self.store.network_state(&network.id)? else { return Ok(()) };
+        let mut wanted = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
+        wanted.extend(state.made);
+        let found = self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at the host", refusal))?;
+        let found: Vec<Resource> = found.into_iter().flatten().collect();
+        self.kernel.apply(&Plan::between(&found, &wanted), None)
+    }
+}
+
+/// How many addresses of the pool have a bit.
+pub(super) fn size(pool: &Pool) -> u32 {
+    u32::try_from(ipam::window(pool).end).unwrap_or(u32::MAX).min(1 << 24)
+}
+
+/// The lowest number that is neither taken nor reserved.
+fn lowest(numbers: &crate::store::Numbers, pool: &Pool) -> Option<u32> {
+    let window = ipam::window(pool);
+    let end = u32::try_from(window.end).unwrap_or(u32::MAX);
+    let mut from = u32::try_from(window.start).ok()?;
+    let is_free = |offset| ipam::address_at(&pool.subnet, u128::from(offset)).is_some_and(|a| ipam::reserved(pool, a).is_none());
+    while let Some(offset) = numbers.lowest_free(from..end) {
+        if is_free(offset) {
+            return Some(offset);
+        }
+        from = offset + 1;
+    }
+    None
+}
+
+fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), Error> {
+    let refuse = |reason: String| Err(Error::AddressRefused { address, network: network.name.to_string(), reason });
+    if !pool.subnet.contains(address) {
+        return refuse(format!("it is not in subnet {}", pool.subnet));
+    }
+    ipam::reserved(pool, address).map_or(Ok(()), refuse)
+}
+
+fn refuse_second(network: &Network, others: &[EndpointState]) -> Result<(), Error> {
+    match others.iter().find(|other| other.endpoint.network == network.id) {
+        Some(other) => {
+            Err(Error::AlreadyConnected { container: other.endpoint.container.name.clone(), network: network.name.to_string() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Wishes that the network cannot fulfil.
+fn refuse_contradictions(wanted: &Connect, network: &Network) -> Result<(), Error> {
+    for (address, six, family) in [(wanted.ip, false, "IPv4"), (wanted.ip6, true, "IPv6")] {
+        let Some(address) = address else { continue };
+        let refuse = |reason: String| Err(Error::AddressRefused { address, network: network.name.to_string(), reason });
+        if address.is_ipv6() != six {
+            return refuse(format!("it is no {family} address"));
+        }
+        if !network.has_family(six) {
+            return refuse(format!("the network has no {family}"));
+        }
+    }
+    if network.internal && !wanted.ports.is_empty() {
+        let what = format!("network {} is internal: port {} cannot be published there", network.name, wanted.ports[0]);
+        return Err(Error::Unsupported { what });
+    }
+    Ok(())
+}
+
+/// The name that was asked for, if none of the container's other endpoints has it.
+fn free_interface(name: InterfaceName, target: &Target, others: &[EndpointState]) -> Result<InterfaceName, Error> {
+    if others.iter().any(|other| other.endpoint.interface == name) {
+        return Err(Error::InterfaceTaken { container: target.container.name.clone(), interface: name.to_string() });
+    }
+    Ok(name)
+}
+
+/// The network's prefix with the lowest number that no other endpoint of the container has.
+fn next_interface(settings: &Settings, others: &[EndpointState], skip: &[InterfaceName]) -> Result<InterfaceName, Error> {
+    let mut number = 0u32;
+    loop {
+        let name: InterfaceName = format!("{}{number}", settings.interface_prefix).parse()?;
+        if !skip.contains(&name) && !others.iter().any(|other| other.endpoint.interface == name) {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+fn mac_of(wanted: &Connect, addresses: &[IpNetwork], id: &rnetkit_drivers::Id) -> MacAddress {
+    let first = addresses.iter().min_by_key(|address| address.is_ipv6());
+    let derived = first.map(|address| MacAddress::of(address.ip()));
+    wanted.mac.or(derived).unwrap_or(MacAddress([0x02, 0x42, id.0[0], id.0[1], id.0[2], id.0[3]]))
+}

@@ -1,0 +1,195 @@
+//! disconnect, and who is the gateway of a container with several networks.
+
+use std::{cmp::Reverse, net::IpAddr};
+
+use rnetkit_drivers::{Endpoint, Name, Network, Resource};
+
+use super::{Mode, Rnet, connect::size};
+use crate::{
+    container_ref::ContainerRef,
+    error::Error,
+    ipam,
+    kernel::Kernel,
+    plan::Plan,
+    store::{EndpointState, Pending},
+};
+
+impl<K: Kernel> Rnet<K> {
+    /// Disconnects a container from a network, by its record alone: the namespace may be gone.
+    ///
+    /// # Errors
+    /// When the container is not in the network, or a step fails.
+    pub fn disconnect(&mut self, reference: &str, container: &ContainerRef, mode: Mode) -> Result<Plan, Error> {
+        self.wake()?;
+        let network = self.network(reference)?;
+        let key = container.key();
+        let not_connected = || Error::NotConnected { container: container.to_string(), network: network.name.to_string() };
+        if mode == Mode::Show {
+            let state = self.store.endpoint(&network.id, &key)?.ok_or_else(not_connected)?;
+            return Ok(Plan::between(&state.made, &[]));
+        }
+        self.take_back_dead()?;
+        if self.store.endpoint(&network.id, &key)?.is_none() {
+            return Err(not_connected());
+        }
+        let lock = self.store.lock_container(&key)?;
+        let pending = self.store.recall(&network.id, &key)?.ok_or_else(not_connected)?;
+        let plan = Plan::between(&pending.state.made, &[]);
+        let others = self.hand_over_gateways(std::slice::from_ref(&pending))?;
+        self.unmake(pending)?;
+        self.take_gateways(others);
+        drop(lock);
+        self.down_if_unused(&network)?;
+        Ok(plan)
+    }
+
+    /// The pre-defined bridge is there while it is used.
+    pub(super) fn down_if_unused(&mut self, network: &Network) -> Result<(), Error> {
+        if network.name.as_str() != "bridge" || self.store.has_endpoints(&network.id)? {
+            return Ok(());
+        }
+        let _host = self.store.lock_host()?;
+        let _lock = self.store.lock_network(network)?;
+        if self.store.has_endpoints(&network.id)? {
+            return Ok(());
+        }
+        match self.store.network_state(&network.id)? {
+            Some(mut state) => {
+                state.pending = true;
+                self.store.set_network_state(&state)?;
+                self.tear_down(&state)
+            }
+            None => self.store.clear_network_state(&network.id),
+        }
+    }
+
+    /// Gives back addresses and ports.
+    pub(super) fn release(&mut self, state: &EndpointState) -> Result<(), Error> {
+        let endpoint = &state.endpoint;
+        let network = self.store.network_state(&endpoint.network)?.map(|state| state.network);
+        if let Some(network) = network.filter(|_| !endpoint.addresses.is_empty()) {
+            let _lock = self.store.lock_network(&network)?;
+            for pool in &network.pools {
+                let address = endpoint.address(pool.subnet.is_ipv6());
+                let offset = address.and_then(|address| ipam::offset_of(&pool.subnet, address.ip()));
+                let Some(offset) = offset.and_then(|offset| u32::try_from(offset).ok()) else { continue };
+                self.store.with_addresses(&network.id, &pool.subnet, size(pool), super::uptime(), |numbers| {
+                    numbers.free(offset);
+                    Ok(())
+                })?;
+            }
+        }
+        self.release_ports(&endpoint.ports)
+    }
+}
+
+/// Gateways.
+impl<K: Kernel> Rnet<K> {
+    /// Which gateways the endpoint gives its container, beside the others; and those others whose part in it
+    /// changes, as they will be.
+    pub(super) fn gateways(&self, network: &Network, endpoint: &Endpoint, others: &[EndpointState]) -> Result<(Vec<IpAddr>, Vec<EndpointState>), Error> {
+        if others.is_empty() {
+            let own = [Candidate { network, endpoint }];
+            return Ok((chosen(&own, endpoint), Vec::new()));
+        }
+        let networks = self.networks_of(others)?;
+        let mut candidates: Vec<Candidate<'_>> =
+            others.iter().zip(&networks).map(|(state, network)| Candidate { network, endpoint: &state.endpoint }).collect();
+        candidates.push(Candidate { network, endpoint });
+        let changed = changed(&candidates, others, &networks)?;
+        Ok((chosen(&candidates, endpoint), changed))
+    }
+
+    fn networks_of(&self, states: &[EndpointState]) -> Result<Vec<Network>, Error> {
+        let missing = |name: &Name| Error::NetworkNotFound { name: name.to_string() };
+        states
+            .iter()
+            .map(|state| {
+                let made = self.store.network_state(&state.endpoint.network)?;
+                made.map(|made| made.network).ok_or_else(|| missing(&state.network))
+            })
+            .collect()
+    }
+
+    /// The endpoints that become the gateways of their containers when these go.
+    pub(super) fn hand_over_gateways(&self, going: &[Pending]) -> Result<Vec<(EndpointState, EndpointState)>, Error> {
+        let mut list = Vec::new();
+        for pending in going {
+            let others = self.store.endpoints_of(&pending.state.key)?;
+            let networks = self.networks_of(&others)?;
+            let candidates: Vec<Candidate<'_>> =
+                others.iter().zip(&networks).map(|(state, network)| Candidate { network, endpoint: &state.endpoint }).collect();
+            for state in changed(&candidates, &others, &networks)? {
+                let before = others.iter().find(|other| other.endpoint.id == state.endpoint.id);
+                list.extend(before.map(|before| (before.clone(), state.clone())));
+            }
+        }
+        Ok(list)
+    }
+
+    /// Sets the routes of those that took over, where their containers still live, and remembers it. A route that
+    /// cannot be set is left to `check` and `repair`: what was asked for is done.
+    pub(super) fn take_gateways(&mut self, changed: Vec<(EndpointState, EndpointState)>) {
+        for (before, after) in changed {
+            let routes = |made: &[Resource]| -> Vec<Resource> {
+                made.iter().filter(|r| matches!(r, Resource::DefaultRoute { .. })).cloned().collect()
+            };
+            if let Some(netns) = Self::still_there(&after.endpoint.container) {
+                let plan = Plan::between(&routes(&before.made), &routes(&after.made));
+                for (step, refusal) in self.kernel.take_back(&plan, Some(&netns)) {
+                    tracing::warn!("container {}: {step}: {refusal}", after.endpoint.container.name);
+                }
+            }
+            if let Err(error) = self.store.update(&after) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+}
+
+/// An endpoint that could be a container's gateway.
+struct Candidate<'a> {
+    network: &'a Network,
+    endpoint: &'a Endpoint,
+}
+
+impl Candidate<'_> {
+    /// The gateway that it would give, for a family.
+    fn gateway(&self, ipv6: bool) -> Option<IpAddr> {
+        let pool = self.network.pools.iter().find(|pool| pool.subnet.is_ipv6() == ipv6)?;
+        let settings = rnetkit_drivers::bridge::Settings::of(self.network).ok()?;
+        let answers = settings.host_has_address(rnetkit_drivers::Family::of(pool.subnet.ip()));
+        pool.gateway.filter(|_| !self.network.internal && answers)
+    }
+}
+
+/// The gateways that fall to one endpoint: for each family the highest priority wins, then a network with both
+/// families, then the network that comes first by name, as Docker chooses.
+fn chosen(candidates: &[Candidate<'_>], endpoint: &Endpoint) -> Vec<IpAddr> {
+    let mut list = Vec::new();
+    for ipv6 in [false, true] {
+        let able = candidates.iter().filter(|candidate| candidate.gateway(ipv6).is_some());
+        let best = able.min_by_key(|candidate| {
+            let both = candidate.gateway(false).is_some() && candidate.gateway(true).is_some();
+            (Reverse(candidate.endpoint.gateway_priority), Reverse(both), &candidate.network.name)
+        });
+        list.extend(best.filter(|best| best.endpoint.id == endpoint.id).and_then(|best| best.gateway(ipv6)));
+    }
+    list
+}
+
+/// The states whose gateways are no longer what they were, as they will be.
+fn changed(candidates: &[Candidate<'_>], states: &[EndpointState], networks: &[Network]) -> Result<Vec<EndpointState>, Error> {
+    let mut list = Vec::new();
+    for (state, network) in states.iter().zip(networks) {
+        let gateways = chosen(candidates, &state.endpoint);
+        if gateways == state.endpoint.gateways {
+            continue;
+        }
+        let mut state = state.clone();
+        state.endpoint.gateways = gateways;
+        state.made = super::driver(&network.driver)?.endpoint(network, &state.endpoint)?;
+        list.push(state);
+    }
+    Ok(list)
+}

@@ -1,0 +1,89 @@
+//! The verbs: each reserves, applies and commits, with the same few pieces. They print nothing, read no
+//! environment, and need no runtime.
+
+mod connect;
+mod disconnect;
+mod life;
+mod networks;
+mod ports;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use connect::{Connect, Connected, Mode};
+pub use networks::{BUILTIN, CreateNetwork};
+use rnetkit_drivers::{Driver, Id, Network};
+
+use crate::{
+    error::{Error, shown},
+    kernel::Kernel,
+    store::{EndpointState, Store},
+};
+
+/// A host's networks: what is remembered of them, and the kernel that has them.
+pub struct Rnet<K> {
+    store: Store,
+    kernel: K,
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// The networks that the store remembers, on that kernel.
+    pub fn new(store: Store, kernel: K) -> Self {
+        Self { store, kernel }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The kernel.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    fn driver(network: &Network) -> Result<&'static dyn Driver, Error> {
+        driver(&network.driver)
+    }
+
+    /// The endpoints of a network that are ready.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn endpoints(&self, network: &Network) -> Result<Vec<EndpointState>, Error> {
+        self.store.endpoints(&network.id)
+    }
+}
+
+/// The driver of that name.
+///
+/// # Errors
+/// When there is none.
+pub fn driver(name: &str) -> Result<&'static dyn Driver, Error> {
+    rnetkit_drivers::driver(name).ok_or_else(|| {
+        let known: Vec<&str> = rnetkit_drivers::ALL.iter().map(|driver| driver.name()).collect();
+        Error::DriverNotFound { name: shown(name), known: known.join(", ") }
+    })
+}
+
+/// Nanoseconds since 1970 in UTC.
+#[must_use]
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Seconds since the host was started; unlike the time of day it only goes forward.
+pub(crate) fn uptime() -> u64 {
+    u64::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+/// A new id.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn new_id() -> Result<Id, Error> {
+    let mut bytes = [0; 32];
+    let failed = |errno: rustix::io::Errno| Error::kernel("get random numbers", errno.into());
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
+    Ok(Id(bytes))
+}

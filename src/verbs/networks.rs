@@ -1,0 +1,358 @@
+//! create, list, find, remove, prune.
+
+use std::collections::BTreeMap;
+
+use rnetkit_drivers::{Id, Name, Network};
+
+use super::{Mode, Rnet, driver};
+use crate::{
+    error::{Error, shown},
+    ipam::{self, Wishes},
+    kernel::Kernel,
+    plan::Plan,
+    store::{EndpointState, NetworkState},
+};
+
+/// The networks that are there without being made, and their drivers.
+pub const BUILTIN: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+/// A network as a user asks for it.
+#[derive(Debug, Clone)]
+pub struct CreateNetwork {
+    /// Its name.
+    pub name: Name,
+    /// Its driver's name.
+    pub driver: String,
+    /// Subnets, gateways, ranges, reserved addresses.
+    pub wishes: Wishes,
+    /// It has IPv4.
+    pub ipv4: bool,
+    /// It has IPv6.
+    pub ipv6: bool,
+    /// `default` or `null`.
+    pub ipam_driver: String,
+    /// Options of the IPAM driver.
+    pub ipam_options: BTreeMap<String, String>,
+    /// No way in or out, except between members.
+    pub internal: bool,
+    /// Accepted and shown.
+    pub attachable: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Options of the driver.
+    pub options: BTreeMap<String, String>,
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// Creates a network: defines it, and makes what it needs on this host.
+    ///
+    /// # Errors
+    /// When the name or subnet is taken, an option makes no sense, or a step fails; then nothing is left.
+    pub fn create(&mut self, wanted: CreateNetwork, mode: Mode) -> Result<(Network, Plan), Error> {
+        self.wake()?;
+        let name = wanted.name.clone();
+        if BUILTIN.iter().any(|(builtin, _)| *builtin == name.as_str()) {
+            return Err(Error::NetworkExists { name: name.to_string() });
+        }
+        if name.as_str().parse::<Id>().is_ok() {
+            let reason = "it has the form of an id";
+            return Err(rnetkit_drivers::Invalid::new("network name", name.as_str(), reason).into());
+        }
+        let lock = if mode == Mode::Do { Some(self.store.lock_host()?) } else { None };
+        if self.store.definition(&name)?.is_some() {
+            return Err(Error::NetworkExists { name: name.to_string() });
+        }
+        let network = self.decide(wanted)?;
+        if mode == Mode::Show {
+            let plan = self.up_plan(&network)?.1;
+            return Ok((network, plan));
+        }
+        self.store.define(&network)?;
+        drop(lock);
+        if let Err(error) = self.up(&network) {
+            self.store.undefine(&name)?;
+            return Err(error);
+        }
+        Ok((network, Plan::default()))
+    }
+
+    /// Everything that the user left open is chosen; everything that cannot be is refused. Writes nothing.
+    fn decide(&mut self, wanted: CreateNetwork) -> Result<Network, Error> {
+        let driver = driver(&wanted.driver)?;
+        let abilities = driver.abilities();
+        if !abilities.creatable {
+            let what = format!("driver {} has one network only, which is there already", driver.name());
+            return Err(Error::Unsupported { what });
+        }
+        if !["default", "null"].contains(&wanted.ipam_driver.as_str()) {
+            return Err(Error::DriverNotFound { name: shown(&wanted.ipam_driver), known: "default, null".to_owned() });
+        }
+        if let Some(option) = wanted.ipam_options.keys().next() {
+            let what = format!("ipam driver {} takes no options, and so not \"{}\"", wanted.ipam_driver, shown(option));
+            return Err(Error::Unsupported { what });
+        }
+        let id = super::new_id()?;
+        let mut network = Network {
+            id,
+            name: wanted.name,
+            driver: driver.name().to_owned(),
+            created: super::now(),
+            pools: Vec::new(),
+            internal: wanted.internal,
+            attachable: wanted.attachable,
+            ipam_driver: wanted.ipam_driver,
+            ipam_options: wanted.ipam_options,
+            options: wanted.options,
+            labels: wanted.labels,
+            group: self.free_group(&id)?,
+        };
+        network.pools = self.decide_pools(&wanted.wishes, wanted.ipv4, wanted.ipv6, &network.ipam_driver)?;
+        driver.check(&network)?;
+        self.check_device(&network)?;
+        Ok(network)
+    }
+
+    fn decide_pools(&mut self, wishes: &Wishes, ipv4: bool, ipv6: bool, ipam: &str) -> Result<Vec<rnetkit_drivers::Pool>, Error> {
+        let has = |six: bool| wishes.subnets.iter().any(|subnet| subnet.is_ipv6() == six);
+        let refuse = |what: &str| Err(Error::Unsupported { what: what.to_owned() });
+        for (six, wanted, family) in [(false, ipv4, "IPv4"), (true, ipv6, "IPv6")] {
+            if wishes.subnets.iter().filter(|subnet| subnet.is_ipv6() == six).count() > 1 {
+                return refuse(&format!("a bridge has one {family} subnet, and more were given"));
+            }
+            if has(six) && !wanted && !six {
+                return refuse(&format!("an {family} subnet was given, and {family} is switched off"));
+            }
+        }
+        let ipv6 = ipv6 || has(true);
+        if ipam == "null" {
+            return if wishes.subnets.is_empty() { Ok(Vec::new()) } else { refuse("ipam driver null gives out no addresses: a subnet makes no sense") };
+        }
+        if !ipv4 && !ipv6 {
+            return refuse("a network needs IPv4, IPv6 or both");
+        }
+        let mut wishes = wishes.clone();
+        let taken = self.taken()?;
+        for subnet in &wishes.subnets {
+            self.check_free(subnet)?;
+        }
+        if ipv4 && !has(false) {
+            wishes.subnets.push(ipam::choose_ipv4(&taken)?);
+        }
+        if ipv6 && !has(true) {
+            wishes.subnets.push(ipam::choose_ipv6(&self.identity()?.host, &taken)?);
+        }
+        ipam::pools(&wishes)
+    }
+
+    /// A subnet that a user asks for must meet no other network, and nothing that the host has a route to.
+    fn check_free(&mut self, subnet: &ipnetwork::IpNetwork) -> Result<(), Error> {
+        let taken = |by: String| Err(Error::SubnetTaken { subnet: *subnet, by });
+        for network in self.networks()? {
+            if let Some(pool) = network.pools.iter().find(|pool| ipam::overlaps(&pool.subnet, subnet)) {
+                return taken(format!("{} of network {}", pool.subnet, network.name));
+            }
+        }
+        let routes = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
+        match routes.iter().find(|route| ipam::overlaps(route, subnet)) {
+            Some(route) => taken(format!("{route}, which the host has a route to or resolves names through")),
+            None => Ok(()),
+        }
+    }
+
+    /// Two networks cannot share a bridge.
+    fn check_device(&mut self, network: &Network) -> Result<(), Error> {
+        let device = |network: &Network| rnetkit_drivers::bridge::Settings::of(network).ok().map(|settings| settings.device);
+        let wanted = device(network);
+        for other in self.networks()?.iter().filter(|other| other.driver == "bridge") {
+            if wanted.is_some() && device(other) == wanted {
+                let link = wanted.map(|device| device.to_string()).unwrap_or_default();
+                let what = format!("bridge {link} is the one of network {} already", other.name);
+                return Err(Error::Unsupported { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// An interface group that no other network has.
+    fn free_group(&self, id: &Id) -> Result<u32, Error> {
+        let used: Vec<u32> = self.networks()?.iter().map(|network| network.group).collect();
+        let start = u32::from(u16::from_be_bytes([id.0[0], id.0[1]]));
+        let mut groups = (0..=0xffff).map(|n| Network::GROUPS | (start + n) & 0xffff);
+        groups.find(|group| !used.contains(group)).ok_or_else(|| Error::Unsupported { what: "there are 65,536 networks already".to_owned() })
+    }
+
+    /// The networks that are there without being made.
+    fn builtin(&self) -> Result<Vec<Network>, Error> {
+        let identity = self.identity()?;
+        let ids = [identity.bridge, identity.host_network, identity.none];
+        let make = |((name, driver), id): ((&str, &str), Id)| -> Result<Network, Error> {
+            Ok(Network {
+                id,
+                name: name.parse()?,
+                driver: driver.to_owned(),
+                created: identity.created,
+                pools: Vec::new(),
+                internal: false,
+                attachable: false,
+                ipam_driver: "default".to_owned(),
+                ipam_options: BTreeMap::new(),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                group: Network::GROUPS | u32::from(u16::from_be_bytes([id.0[0], id.0[1]])),
+            })
+        };
+        BUILTIN.into_iter().zip(ids).map(make).collect()
+    }
+
+    /// All networks, by name.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn networks(&self) -> Result<Vec<Network>, Error> {
+        let mut list = self.store.definitions()?;
+        for network in self.builtin()? {
+            let made = self.store.network_state(&network.id)?.map(|state| state.network);
+            list.push(made.unwrap_or(network));
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+
+    /// The network with that name, id, or beginning of an id.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn network(&self, reference: &str) -> Result<Network, Error> {
+        if let Ok(name) = Name::parse("network", reference) {
+            if let Some(network) = self.store.definition(&name)? {
+                return Ok(network);
+            }
+        }
+        let list = self.networks()?;
+        if let Some(network) = list.iter().find(|network| network.name.as_str() == reference) {
+            return Ok(network.clone());
+        }
+        let hex = !reference.is_empty() && reference.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut matching = list.into_iter().filter(|network| hex && network.id.to_string().starts_with(reference));
+        match (matching.next(), matching.count()) {
+            (Some(network), 0) => Ok(network),
+            (Some(_), more) => Err(Error::NetworkAmbiguous { prefix: shown(reference), count: more + 1 }),
+            (None, _) => Err(Error::NetworkNotFound { name: shown(reference) }),
+        }
+    }
+
+    /// As `network`, with the subnet that `bridge` would get on first use.
+    ///
+    /// # Errors
+    /// As `network`.
+    pub fn network_in_full(&mut self, reference: &str) -> Result<Network, Error> {
+        let network = self.network(reference)?;
+        self.complete(&network)
+    }
+
+    /// Removes a network; with `force` its endpoints too.
+    ///
+    /// # Errors
+    /// When it is pre-defined, has endpoints, or a step fails.
+    pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
+        self.wake()?;
+        let network = self.network(reference)?;
+        if BUILTIN.iter().any(|(builtin, _)| *builtin == network.name.as_str()) {
+            return Err(Error::Predefined { name: network.name.to_string(), action: "removed" });
+        }
+        if mode == Mode::Show {
+            let plan = self.remove_plan(&network, force)?;
+            return Ok((network, plan));
+        }
+        self.take_back_dead()?;
+        let _host = self.store.lock_host()?;
+        let _lock = self.store.lock_network(&network)?;
+        let endpoints = self.store.all_endpoints(&network.id)?;
+        refuse_endpoints(&network, &endpoints, force)?;
+        let mut state = self.store.network_state(&network.id)?.unwrap_or(NetworkState { network: network.clone(), pending: true, made: Vec::new() });
+        state.pending = true;
+        self.remove_all(&state, &endpoints)?;
+        self.store.undefine(&network.name)?;
+        Ok((network, Plan::default()))
+    }
+
+    fn remove_plan(&mut self, network: &Network, force: bool) -> Result<Plan, Error> {
+        let endpoints = self.store.endpoints(&network.id)?;
+        refuse_endpoints(network, &endpoints, force)?;
+        let mut made = self.store.network_state(&network.id)?.map(|state| state.made).unwrap_or_default();
+        made.extend(endpoints.into_iter().flat_map(|state| state.made));
+        Ok(Plan::between(&made, &[]))
+    }
+
+    /// Endpoints and network in one plan, so that the kernel deletes their links together.
+    fn remove_all(&mut self, state: &NetworkState, endpoints: &[EndpointState]) -> Result<(), Error> {
+        let mut recalled = Vec::new();
+        let mut locks = Vec::new();
+        for endpoint in endpoints {
+            locks.push(self.store.lock_container(&endpoint.key)?);
+            recalled.extend(self.store.recall(&state.network.id, &endpoint.key)?);
+        }
+        self.store.set_network_state(state)?;
+        let mut made = state.made.clone();
+        made.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
+        let others = self.hand_over_gateways(&recalled)?;
+        let left = self.kernel.take_back(&removal(&made), None);
+        if let Some((step, refusal)) = left.first() {
+            return Err(Error::apply(step, refusal.clone(), &left[1..]));
+        }
+        for pending in recalled {
+            self.release(&pending.state)?;
+            let key = pending.state.key.clone();
+            self.store.forget(pending)?;
+            self.store.leave_container(&key);
+        }
+        self.take_gateways(others);
+        self.tear_down(&NetworkState { made: Vec::new(), ..state.clone() })
+    }
+
+    /// Removes every network of users that has no endpoint, if `wanted` says so; returns their names.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn prune(&mut self, mut wanted: impl FnMut(&Network) -> bool) -> Result<Vec<Name>, Error> {
+        self.wake()?;
+        self.take_back_dead()?;
+        let mut pruned = Vec::new();
+        for network in self.store.definitions()? {
+            if !wanted(&network) || self.store.has_endpoints(&network.id)? {
+                continue;
+            }
+            match self.remove(network.name.as_str(), false, Mode::Do) {
+                Ok((network, _)) => pruned.push(network.name),
+                Err(Error::HasEndpoints { .. } | Error::NetworkNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+/// Elements of the firewall first, then links, the bridge last: the order in which the kernel takes them in the
+/// fewest messages.
+fn removal(made: &[rnetkit_drivers::Resource]) -> Plan {
+    use rnetkit_drivers::Resource;
+    let mut plan = Plan::between(made, &[]);
+    plan.steps.sort_by_key(|step| match step {
+        crate::plan::Step::Remove(Resource::Veth { .. }) => 1,
+        crate::plan::Step::Remove(Resource::Bridge { .. }) => 2,
+        _ => 0,
+    });
+    plan
+}
+
+fn refuse_endpoints(network: &Network, endpoints: &[EndpointState], force: bool) -> Result<(), Error> {
+    if force || endpoints.is_empty() {
+        return Ok(());
+    }
+    const SHOWN: usize = 10;
+    let mut names: Vec<&str> = endpoints.iter().take(SHOWN).map(|state| state.endpoint.container.name.as_str()).collect();
+    if endpoints.len() > SHOWN {
+        names.push("…");
+    }
+    Err(Error::HasEndpoints { network: network.name.to_string(), containers: names.join(", ") })
+}

@@ -1,0 +1,242 @@
+//! Publishing: which host ports an endpoint gets, and that nobody else has them.
+
+use std::net::IpAddr;
+
+use rnetkit_drivers::{
+    Endpoint, Network, PortMapping, PortRange, Protocol, Publication,
+    bridge::Settings,
+    port::wildcard,
+};
+
+use super::{Connect, Rnet};
+use crate::{
+    error::{Error, port_text},
+    kernel::Kernel,
+};
+
+/// How often another free port is tried when a process of the host has the chosen one.
+const TRIES: u32 = 200;
+
+/// One mapping before its host ports are chosen: the addresses on which they must all be free.
+struct Request {
+    hosts: Vec<IpAddr>,
+    asked: Option<PortRange>,
+    container: PortRange,
+    protocol: Protocol,
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// Chooses and takes the host ports of an endpoint, one mapping after the other; those taken are in the
+    /// endpoint also when a later one fails.
+    pub(super) fn take_ports(&mut self, network: &Network, wanted: &Connect, endpoint: &mut Endpoint) -> Result<(), Error> {
+        for mapping in &wanted.ports {
+            for request in requests(network, mapping, endpoint)? {
+                let ports = self.take(&request, endpoint)?;
+                endpoint.ports.extend(publications(&request, ports, network, endpoint));
+            }
+        }
+        Ok(())
+    }
+
+    /// The host ports that would be taken now.
+    pub(super) fn preview_ports(&mut self, network: &Network, wanted: &Connect, endpoint: &Endpoint) -> Result<Vec<Publication>, Error> {
+        let mut endpoint = endpoint.clone();
+        for mapping in &wanted.ports {
+            for request in requests(network, mapping, &endpoint)? {
+                let range = request.asked.unwrap_or_else(|| self.kernel.free_port_range());
+                let ports = if choose(&request) { PortRange::one(range.first) } else { range };
+                if !choose(&request) {
+                    self.refuse_listener(&request, ports)?;
+                    self.refuse_published(&request, ports, &endpoint)?;
+                }
+                endpoint.ports.extend(publications(&request, ports, network, &endpoint));
+            }
+        }
+        Ok(endpoint.ports)
+    }
+
+    fn take(&mut self, request: &Request, endpoint: &Endpoint) -> Result<PortRange, Error> {
+        if choose(request) {
+            return self.take_free(request, endpoint);
+        }
+        let ports = request.asked.unwrap_or(request.container);
+        self.refuse_listener(request, ports)?;
+        self.take_exactly(request, ports, endpoint)?;
+        Ok(ports)
+    }
+
+    /// Takes these ports on every address of the request, or none.
+    fn take_exactly(&mut self, request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
+        for (number, host) in request.hosts.iter().enumerate() {
+            if self.mark(*host, request.protocol, ports)? {
+                continue;
+            }
+            // Perhaps a dead process left its mark and no record: the records have the last word.
+            if let Err(error) = self.refuse_published(request, ports, endpoint) {
+                for host in &request.hosts[..number] {
+                    self.unmark(*host, request.protocol, ports)?;
+                }
+                return Err(error);
+            }
+            self.force_mark(*host, request.protocol, ports)?;
+        }
+        Ok(())
+    }
+
+    /// The lowest port of the range that no container has and no process listens on.
+    fn take_free(&mut self, request: &Request, endpoint: &Endpoint) -> Result<PortRange, Error> {
+        let range = request.asked.unwrap_or_else(|| self.kernel.free_port_range());
+        let mut from = range.first;
+        let exhausted = || Error::PortsExhausted { first: range.first, last: range.last, protocol: request.protocol };
+        for _ in 0..TRIES {
+            let free = self.lowest_free_port(request.hosts[0], request.protocol, from, range.last)?.ok_or_else(exhausted)?;
+            let ports = PortRange::one(free);
+            let free_for_all = self.refuse_listener(request, ports).and_then(|()| self.take_exactly(request, ports, endpoint));
+            match free_for_all {
+                Ok(()) => return Ok(ports),
+                Err(Error::PortTaken { .. }) => from = free.checked_add(1).filter(|next| *next <= range.last).ok_or_else(exhausted)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(exhausted())
+    }
+
+    fn lowest_free_port(&self, host: IpAddr, protocol: Protocol, first: u16, last: u16) -> Result<Option<u16>, Error> {
+        let range = u32::from(first)..u32::from(last) + 1;
+        let found = self.store.with_ports(host, protocol, super::uptime(), |numbers| Ok(numbers.lowest_free(range)))?;
+        Ok(found.and_then(|port| u16::try_from(port).ok()))
+    }
+
+    /// Marks the ports as published, unless one of them is.
+    fn mark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<bool, Error> {
+        self.store.with_ports(host, protocol, super::uptime(), |numbers| {
+            let mut all = ports.first..=ports.last;
+            if all.clone().any(|port| numbers.has(u32::from(port))) {
+                return Ok(false);
+            }
+            all.by_ref().for_each(|port| numbers.take(u32::from(port)));
+            Ok(true)
+        })
+    }
+
+    fn force_mark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<(), Error> {
+        self.store.with_ports(host, protocol, super::uptime(), |numbers| {
+            (ports.first..=ports.last).for_each(|port| numbers.take(u32::from(port)));
+            Ok(())
+        })
+    }
+
+    fn unmark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<(), Error> {
+        self.store.with_ports(host, protocol, super::uptime(), |numbers| {
+            (ports.first..=ports.last).for_each(|port| numbers.free(u32::from(port)));
+            Ok(())
+        })
+    }
+
+    /// Gives published ports back.
+    pub(super) fn release_ports(&self, ports: &[Publication]) -> Result<(), Error> {
+        ports.iter().try_for_each(|port| self.unmark(port.host, port.protocol, port.host_ports))
+    }
+
+    /// A port on which a process of the host listens would be taken away from it.
+    fn refuse_listener(&mut self, request: &Request, ports: PortRange) -> Result<(), Error> {
+        for host in &request.hosts {
+            let found = self.kernel.listener(*host, ports, request.protocol);
+            let found = found.map_err(|refusal| match refusal.errno {
+                libc::EADDRNOTAVAIL => Error::Contradiction {
+                    value: format!("host address {host}"),
+                    reason: "is no address of this host".to_owned(),
+                },
+                _ => Error::kernel("look for listening processes", refusal),
+            })?;
+            if let Some((port, process)) = found {
+                let by = format!("in use by {process} of the host");
+                return Err(Error::PortTaken { port: port_text(*host, port), protocol: request.protocol, by });
+            }
+        }
+        Ok(())
+    }
+
+    /// A port that a container has, this one included.
+    fn refuse_published(&self, request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
+        let claims = |publication: &Publication| {
+            request.hosts.contains(&publication.host)
+                && publication.protocol == request.protocol
+                && publication.host_ports.overlaps(&ports)
+        };
+        let taken = |publication: &Publication, by: String| {
+            let port = publication.host_ports.first.max(ports.first);
+            Err(Error::PortTaken { port: port_text(publication.host, port), protocol: request.protocol, by })
+        };
+        if let Some(publication) = endpoint.ports.iter().find(|publication| claims(publication)) {
+            return taken(publication, "to be published twice".to_owned());
+        }
+        for state in self.store.every_endpoint()? {
+            if let Some(publication) = state.endpoint.ports.iter().find(|publication| claims(publication)) {
+                let by = format!("published by container {} on network {}", state.endpoint.container.name, state.network);
+                return taken(publication, by);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the host port is rnet's to choose: none was asked for, or any of a range for one container port.
+fn choose(request: &Request) -> bool {
+    match request.asked {
+        None => true,
+        Some(asked) => asked.count() > 1 && request.container.count() == 1,
+    }
+}
+
+/// The requests of a mapping. Several container ports without host ports are a request each.
+fn requests(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<Request>, Error> {
+    let hosts = hosts(network, mapping, endpoint)?;
+    let request = |container| Request { hosts: hosts.clone(), asked: mapping.host_ports, container, protocol: mapping.protocol };
+    if mapping.host_ports.is_none() {
+        let ports = mapping.container_ports.first..=mapping.container_ports.last;
+        return Ok(ports.map(|port| request(PortRange::one(port))).collect());
+    }
+    Ok(vec![request(mapping.container_ports)])
+}
+
+/// The host addresses of a mapping: the one named, the network's, or all addresses of the families that the
+/// endpoint has.
+fn hosts(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<IpAddr>, Error> {
+    let has = |ipv6: bool| endpoint.address(ipv6).is_some();
+    let binding = Settings::of(network)?.host_binding;
+    match mapping.host.or(binding) {
+        Some(host) if has(host.is_ipv6()) => Ok(vec![host]),
+        Some(host) => Err(Error::Contradiction {
+            value: format!("host address {host}"),
+            reason: format!("is of a family that network {} does not have", network.name),
+        }),
+        None => {
+            let list: Vec<IpAddr> = [false, true].into_iter().filter(|six| has(*six)).map(wildcard).collect();
+            if list.is_empty() {
+                let what = format!("the container has no address on network {} to publish port {mapping} for", network.name);
+                return Err(Error::Unsupported { what });
+            }
+            Ok(list)
+        }
+    }
+}
+
+/// What becomes of a request, once its ports are chosen.
+fn publications(request: &Request, ports: PortRange, network: &Network, endpoint: &Endpoint) -> Vec<Publication> {
+    let settings = Settings::of(network).ok();
+    let one = |host: &IpAddr| {
+        let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());
+        let family = rnetkit_drivers::Family::of(*host);
+        let answers = settings.as_ref().is_some_and(|settings| settings.host_has_address(family));
+        Some(Publication {
+            host: *host,
+            host_ports: ports,
+            target: endpoint.address(host.is_ipv6())?.ip(),
+            target_ports: request.container,
+            protocol: request.protocol,
+            gateway: pool.and_then(|pool| pool.gateway).filter(|_| answers),
+        })
+    };
+    request.hosts.iter().filter_map(one).collect()
+}
