@@ -73,6 +73,11 @@ pub enum Member {
         /// The bridge.
         link: InterfaceName,
     },
+    /// What comes from the subnet and goes back into it through a published port takes the host's address.
+    Subnet {
+        /// The subnet.
+        subnet: IpNetwork,
+    },
     /// The members of the bridge may talk to each other.
     Talking {
         /// The bridge.
@@ -165,6 +170,9 @@ pub enum Resource {
         alias: String,
         /// It reaches no other isolated port.
         isolated: bool,
+        /// It may get back what it sent: where `br_netfilter` translates on the bridge itself, that is how a
+        /// container reaches its own published port.
+        hairpin: bool,
         /// The bridge learns nothing from it: this one hardware address is behind it, and no other.
         pinned: Option<MacAddress>,
     },
@@ -288,6 +296,7 @@ impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bridge { link } => write!(f, "firewall: {link} is closed but for replies and published ports"),
+            Self::Subnet { subnet } => write!(f, "firewall: from {subnet} back into it through the host"),
             Self::Talking { link } => write!(f, "firewall: members of {link} may talk to each other"),
             Self::Internal { link } => write!(f, "firewall: {link} has no way in or out"),
             Self::Masquerade { link, family } => write!(f, "firewall: masquerade {family} from {link}"),
@@ -308,11 +317,12 @@ impl fmt::Display for Resource {
             Self::Veth { name, bridge, peer, mac, mtu, .. } => {
                 write!(f, "veth {name} on {bridge} to {peer} in the container, mac {mac} mtu {mtu}")
             }
-            Self::Port { link, isolated, pinned, .. } => {
+            Self::Port { link, isolated, hairpin, pinned, .. } => {
                 let isolated = if *isolated { ", isolated" } else { "" };
+                let hairpin = if *hairpin { ", hairpin" } else { "" };
                 let pinned = pinned.map(|mac| mac.to_string());
                 let behind = pinned.as_deref().unwrap_or("whatever it learns");
-                write!(f, "port {link}: behind it {behind}{isolated}")
+                write!(f, "port {link}: behind it {behind}{isolated}{hairpin}")
             }
             Self::Setting { place, link, setting } => write!(f, "{setting} on {link} {place}"),
             Self::Address { place, link, address } => write!(f, "address {address} on {link} {place}"),

@@ -84,6 +84,7 @@ impl Driver for Bridge {
             link: port.clone(),
             alias: alias(network, Some(endpoint)),
             isolated: !settings.icc,
+            hairpin: !endpoint.ports.is_empty(),
             pinned: settings.spoof_check.then_some(endpoint.mac),
         });
         list.push(Resource::Up { place: Place::Host, link: port });
@@ -132,6 +133,7 @@ fn link_settings(place: Place, link: &InterfaceName, ipv6: bool) -> Vec<Resource
 fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
     let link = || settings.device.clone();
     let mut members = vec![Member::Bridge { link: link() }];
+    members.extend(network.pools.iter().map(|pool| Member::Subnet { subnet: pool.subnet }));
     if settings.icc {
         members.push(Member::Talking { link: link() });
     }

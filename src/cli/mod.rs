@@ -1,3 +1,177 @@
-//! The command line.
+//! The command line: words in, verbs called, words out. Never touches the kernel or the store itself.
 
+mod args;
+mod completions;
+mod filter;
+mod network;
+mod output;
 pub mod template;
+mod view;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use args::{Command, Global, NetworkCommand};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use output::Out;
+
+use crate::{
+    error::{Error, shown},
+    kernel::{Deletion, Linux, TableName},
+    store::Store,
+    verbs::Rnet,
+};
+
+/// Why a command ends without having done its work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// The lines for people: without line ends, and without the name of the command.
+    pub(crate) lines: Vec<String>,
+    /// What the user can do.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    /// One line, and exit code 1.
+    pub(crate) fn new(line: impl Into<String>) -> Self {
+        Self { code: 1, lines: vec![line.into()], hint: None }
+    }
+
+    pub(crate) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    fn print(&self) -> ExitCode {
+        use std::io::Write as _;
+        let mut text: String = self.lines.iter().map(|line| format!("rnet: {line}\n")).collect();
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        Self { hint: hint(&error), ..Self::new(error.to_string().replace('\n', " ")) }
+    }
+}
+
+/// What the user can do about an error, where there is something.
+fn hint(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::BadOption(bad) => format!("the nearest known option is {}", bad.nearest?),
+        Error::NetworkNotFound { .. } => "rnet network ls lists the networks".to_owned(),
+        Error::NetworkAmbiguous { .. } => "give more digits of the id, or the name".to_owned(),
+        Error::HasEndpoints { network, .. } => {
+            format!("rnet network disconnect {network} CONTAINER disconnects one, rnet network rm -f {network} all of them")
+        }
+        Error::SubnetTaken { .. } => "choose another with --subnet, or leave it to rnet".to_owned(),
+        Error::PoolsExhausted { .. } => "rnet network prune removes unused networks; --subnet gives one by hand".to_owned(),
+        Error::PoolExhausted { .. } => "a larger --subnet or --ip-range has room for more containers".to_owned(),
+        Error::ContainerNotFound { .. } => {
+            "a container is one of rnet run, a namespace of ip netns add, a path to a namespace file, or pid:NUMBER".to_owned()
+        }
+        Error::OtherHost { .. } => "each host or namespace needs a --root and --run of its own".to_owned(),
+        Error::LinkTaken { .. } => "choose another name with --opt name=...".to_owned(),
+        _ => return None,
+    })
+}
+
+/// Everything that a command needs besides its own words.
+pub(crate) struct Context {
+    global: Global,
+}
+
+impl Context {
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Store::open(&self.global.root, &self.global.run)
+    }
+
+    /// The networks of this host. rnet's tables have the name that the state says.
+    pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
+        let store = self.store()?;
+        let table = store.host_state()?.map_or_else(TableName::default, |state| state.table);
+        let kernel = Linux::new(table, Deletion::Behind).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
+        Ok(Rnet::new(store, kernel))
+    }
+}
+
+/// Runs the command with these words; the first is its own name.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let parsed = args::Args::command().try_get_matches_from(&words).and_then(|matches| args::Args::from_arg_matches(&matches));
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse_words(&error, &words),
+    };
+    let result = log(&parsed.global.log).and_then(|()| run(parsed));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.print(),
+    }
+}
+
+fn run(parsed: args::Args) -> Result<u8, Failure> {
+    let context = Context { global: parsed.global };
+    let mut out = Out::default();
+    match parsed.command {
+        Command::Network(NetworkCommand::Create(args)) => network::create(&context, args, &mut out)?,
+        Command::Network(NetworkCommand::Ls(args)) => network::list(&context, &args, &mut out)?,
+        Command::Network(NetworkCommand::Inspect(args)) => return network::inspect(&context, &args, out),
+        Command::Network(NetworkCommand::Connect(args)) => network::connect(&context, args, &mut out)?,
+        Command::Network(NetworkCommand::Disconnect(args)) => network::disconnect(&context, &args, &mut out)?,
+        Command::Network(NetworkCommand::Rm(args)) => return network::remove(&context, &args, out),
+        Command::Network(NetworkCommand::Prune(args)) => network::prune(&context, &args, &mut out)?,
+        Command::Completions(args) => completions::completions(args.shell, &mut out),
+        Command::Man => completions::man(&mut out)?,
+    }
+    out.finish()?;
+    Ok(0)
+}
+
+/// Events of the library go to stderr, from this level on.
+fn log(level: &str) -> Result<(), Failure> {
+    let level = match level {
+        "off" => return Ok(()),
+        "error" => tracing::Level::ERROR,
+        "warn" => tracing::Level::WARN,
+        "info" => tracing::Level::INFO,
+        "debug" => tracing::Level::DEBUG,
+        "trace" => tracing::Level::TRACE,
+        other => {
+            return Err(Failure::new(format!("invalid log level \"{}\": it must be off, error, warn, info, debug or trace", shown(other))));
+        }
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
+    Ok(())
+}
+
+/// Words that are no command: help and version are printed, a bad value is refused as any other, and everything
+/// else is exit code 2.
+fn refuse_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    use clap::error::ErrorKind;
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let mut out = Out::default();
+        out.text(&error.to_string());
+        return out.finish().map_or_else(|failure| failure.print(), |()| ExitCode::SUCCESS);
+    }
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        let word = words.iter().find(|word| word.to_str().is_none());
+        let word = word.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        return Failure::new(format!("invalid value \"{}\": it is not UTF-8", shown(&word))).print();
+    }
+    let text = error.to_string();
+    let mut lines = text.lines().map(|line| crate::drivers::model::Escaped(line).to_string());
+    let first = lines.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+    let is_value = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
+    let rest = lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
+    let usage = rest.map(|line| line.replace("Usage: ", "usage: ")).collect::<Vec<_>>();
+    let failure = Failure::new(if is_value { first } else { [vec![first], usage].concat().join("; ") });
+    failure.code(if is_value { 1 } else { 2 }).print()
+}

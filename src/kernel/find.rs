@@ -101,9 +101,10 @@ fn default_route(seen: &Seen, wanted: &Resource) -> Option<Resource> {
 
 /// The port with the flags that it has.
 fn port(seen: &Seen, wanted: &Resource) -> Option<Resource> {
-    let Resource::Port { link, alias, isolated, pinned } = wanted else { return None };
+    let Resource::Port { link, alias, isolated, hairpin, pinned } = wanted else { return None };
     let found = seen.links.get(link.as_str())?;
-    let right = found.isolated == *isolated && found.learning != pinned.is_some() && found.alias == *alias;
-    let other = Resource::Port { link: link.clone(), alias: found.alias.clone(), isolated: found.isolated, pinned: None };
+    let right = found.isolated == *isolated && found.hairpin == *hairpin && found.learning != pinned.is_some() && found.alias == *alias;
+    let (alias, isolated, hairpin) = (found.alias.clone(), found.isolated, found.hairpin);
+    let other = Resource::Port { link: link.clone(), alias, isolated, hairpin, pinned: None };
     Some(if right { wanted.clone() } else { other })
 }

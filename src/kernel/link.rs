@@ -66,9 +66,10 @@ pub(super) fn create_bridge(name: &InterfaceName, mac: MacAddress, mtu: u32, gro
 }
 
 /// Sets the flags of a bridge's port. In the message that creates the port the kernel ignores them.
-pub(super) fn set_port(index: u32, isolated: bool, pinned: bool) -> RouteNetlinkMessage {
+pub(super) fn set_port(index: u32, isolated: bool, hairpin: bool, pinned: bool) -> RouteNetlinkMessage {
     let message = LinkBridgePort::new(index)
         .isolated(isolated)
+        .hairpin(hairpin)
         .learning(!pinned)
         .flood(!pinned)
         .append_info_data(InfoBridgePort::Locked(pinned))
@@ -79,11 +80,6 @@ pub(super) fn set_port(index: u32, isolated: bool, pinned: bool) -> RouteNetlink
 /// Sets the text that says whose a link is.
 pub(super) fn set_alias(index: u32, alias: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).alias(alias).build())
-}
-
-/// Makes a link a port of a bridge again.
-pub(super) fn set_master(index: u32, bridge: u32) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).controller(bridge).build())
 }
 
 /// Brings a link up.
@@ -136,8 +132,9 @@ pub(super) struct Link {
     /// The other end's index, for a veth.
     pub(super) peer: u32,
     pub(super) alias: String,
-    /// Port flags, for a port of a bridge: isolated, learning.
+    /// Port flags, for a port of a bridge.
     pub(super) isolated: bool,
+    pub(super) hairpin: bool,
     pub(super) learning: bool,
 }
 
@@ -175,6 +172,7 @@ impl Link {
                 for flag in flags {
                     match flag {
                         InfoBridgePort::Isolated(on) => self.isolated = *on,
+                        InfoBridgePort::HairpinMode(on) => self.hairpin = *on,
                         InfoBridgePort::Learning(on) => self.learning = *on,
                         _ => {}
                     }

@@ -211,9 +211,9 @@ impl<'a> Run<'a> {
                 self.request(Place::Host, link::set_alias(index, alias), 0)?;
             }
             Resource::Veth { .. } => self.create_veth(resource)?,
-            Resource::Port { link, alias, isolated, pinned } => {
+            Resource::Port { link, alias, isolated, hairpin, pinned } => {
                 let index = self.index(Place::Host, link)?;
-                self.request(Place::Host, link::set_port(index, *isolated, pinned.is_some()), 0)?;
+                self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
                 if let Some(mac) = pinned {
                     self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_REPLACE)?;
                 }

@@ -131,7 +131,8 @@ impl<K: Kernel> Rnet<K> {
             return refuse("a network needs IPv4, IPv6 or both");
         }
         let mut wishes = wishes.clone();
-        let taken = self.taken()?;
+        let mut taken = self.taken()?;
+        taken.extend(self.kept_for_bridge(&taken)?);
         for subnet in &wishes.subnets {
             self.check_free(subnet)?;
         }
@@ -142,6 +143,12 @@ impl<K: Kernel> Rnet<K> {
             wishes.subnets.push(ipam::choose_ipv6(&self.identity()?.host, &taken)?);
         }
         ipam::pools(&wishes)
+    }
+
+    /// The subnet that the pre-defined bridge would get on first use.
+    fn kept_for_bridge(&mut self, taken: &[ipnetwork::IpNetwork]) -> Result<Option<ipnetwork::IpNetwork>, Error> {
+        let bridge = self.network("bridge")?;
+        Ok(if bridge.pools.is_empty() { Some(ipam::choose_ipv4(taken)?) } else { None })
     }
 
     /// A subnet that a user asks for must meet no other network, and nothing that the host has a route to.
@@ -301,7 +308,7 @@ impl<K: Kernel> Rnet<K> {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
         for pending in recalled {
-            self.release(&pending.state)?;
+            self.release_ports(&pending.state.endpoint.ports)?;
             let key = pending.state.key.clone();
             self.store.forget(pending)?;
             self.store.leave_container(&key);

@@ -89,7 +89,13 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
     let pair = |link| Key::new().interface(link).interface(link);
     let by_family = |address: IpAddr, four, six| if address.is_ipv6() { six } else { four };
     match member {
-        Member::Bridge { link } => vec![inet("bridges", alone(link)), inet("within", pair(link))],
+        Member::Bridge { link } => vec![inet("bridges", alone(link))],
+        Member::Subnet { subnet } => {
+            let both = |address| Key::new().address(address).address(address).0;
+            let set = by_family(subnet.ip(), "within4", "within6");
+            let (key, key_end) = (both(subnet.network()), Some(both(subnet.broadcast())));
+            vec![Element { family: INET, set, key, key_end, value: None }]
+        }
         Member::Talking { link } => vec![inet("talking", pair(link))],
         Member::Internal { link } => vec![inet("internal", alone(link))],
         Member::Masquerade { link, family: Family::Ipv4 } => vec![inet("masquerade4", alone(link))],
@@ -180,23 +186,42 @@ fn loopback_address(publication: &Publication) -> Option<(IpAddr, IpAddr)> {
     Some((address, gateway))
 }
 
-fn loopback(publication: &Publication, host: u16, target: u16) -> Option<Element> {
-    let (address, gateway) = loopback_address(publication)?;
-    let key = Key::new().address(address).port(host).protocol(publication.protocol).0;
-    let value = Key::new().address(publication.target).address(gateway).port(target).0;
-    let set = if address.is_ipv6() { "loopback6" } else { "loopback4" };
-    Some(Element { family: INET, set, key, key_end: None, value: Some(value) })
+fn loopback(publication: &Publication, host: u16, target: u16) -> Vec<Element> {
+    let Some((address, gateway)) = loopback_address(publication) else { return Vec::new() };
+    let protocol = publication.protocol;
+    let asked = || Key::new().address(address).port(host).protocol(protocol).0;
+    let back = Key::new().address(publication.target).port(host).protocol(protocol).0;
+    let [gateways, containers, ports, loopbacks] = if address.is_ipv6() {
+        ["gateway6", "container6", "port6", "loopback6"]
+    } else {
+        ["gateway4", "container4", "port4", "loopback4"]
+    };
+    vec![
+        entry(gateways, asked(), None, Key::new().address(gateway)),
+        entry(containers, asked(), None, Key::new().address(publication.target)),
+        // A value of two bytes is not padded.
+        Element { value: Some(target.to_be_bytes().to_vec()), ..entry(ports, asked(), None, Key::new()) },
+        entry(loopbacks, back, None, Key::new().address(address)),
+    ]
 }
 
-fn loopback_range(publication: &Publication) -> Option<Element> {
-    let (address, gateway) = loopback_address(publication)?;
-    let key = |port| Key::new().address(address).port(port).protocol(publication.protocol).0;
-    let set = if address.is_ipv6() { "loopback6_ranges" } else { "loopback4_ranges" };
-    Some(Element {
-        family: INET,
-        set,
-        key: key(publication.host_ports.first),
-        key_end: Some(key(publication.host_ports.last)),
-        value: Some(Key::new().address(publication.target).address(gateway).0),
-    })
+fn loopback_range(publication: &Publication) -> Vec<Element> {
+    let Some((address, gateway)) = loopback_address(publication) else { return Vec::new() };
+    let (first, last) = (publication.host_ports.first, publication.host_ports.last);
+    let key = |address, port| Key::new().address(address).port(port).protocol(publication.protocol).0;
+    let range = |set, from: IpAddr, to: IpAddr| entry(set, key(from, first), Some(key(from, last)), Key::new().address(to));
+    let [gateways, containers, loopbacks] = if address.is_ipv6() {
+        ["gateway6_ranges", "container6_ranges", "loopback6_ranges"]
+    } else {
+        ["gateway4_ranges", "container4_ranges", "loopback4_ranges"]
+    };
+    vec![
+        range(gateways, address, gateway),
+        range(containers, address, publication.target),
+        range(loopbacks, publication.target, address),
+    ]
+}
+
+fn entry(set: &'static str, key: Vec<u8>, key_end: Option<Vec<u8>>, value: Key) -> Element {
+    Element { family: INET, set, key, key_end, value: Some(value.0) }
 }

@@ -10,6 +10,7 @@ pub(super) const R0: u32 = 8;
 #[derive(Clone, Copy)]
 pub(super) enum Meta {
     Protocol = 1,
+    Mark = 3,
     Iifname = 6,
     Oifname = 7,
     Nfproto = 15,
@@ -85,16 +86,17 @@ impl Rule {
         self
     }
 
-    /// Goes on with the expressions of another rule.
-    pub(super) fn and(mut self, other: Self) -> Self {
-        self.expressions.0.extend(other.expressions.0);
-        self
-    }
-
     /// Loads a property of the packet.
     pub(super) fn meta(self, key: Meta, register: u32) -> Self {
         self.expression("meta", |a| {
             a.number(1, register).number(2, key as u32);
+        })
+    }
+
+    /// Sets a property of the packet.
+    pub(super) fn set_meta(self, key: Meta, register: u32) -> Self {
+        self.expression("meta", |a| {
+            a.number(2, key as u32).number(3, register);
         })
     }
 

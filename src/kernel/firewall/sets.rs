@@ -12,6 +12,7 @@ pub(super) enum Type {
     Mac,
     Protocol,
     Port,
+    Mark,
     Interface,
 }
 
@@ -24,6 +25,7 @@ impl Type {
             Self::Mac => 9,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Mark => 19,
             Self::Interface => 41,
         }
     }
@@ -32,7 +34,7 @@ impl Type {
         match self {
             Self::Nfproto | Self::Protocol => 1,
             Self::Port => 2,
-            Self::Ip4 => 4,
+            Self::Ip4 | Self::Mark => 4,
             Self::Mac => 6,
             Self::Ip6 | Self::Interface => 16,
         }
@@ -48,7 +50,7 @@ impl Type {
 pub(super) enum Kept {
     /// As a hash: one key, one element.
     Exactly,
-    /// By ranges of ports.
+    /// By ranges of ports or addresses.
     InRanges,
     /// By the packets themselves, for a while.
     ForAWhile,
@@ -72,12 +74,13 @@ const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], k
 }
 
 use Kept::{Exactly, ForAWhile, InRanges};
-use Type::{Interface, Ip4, Ip6, Mac, Nfproto, Port, Protocol};
+use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol};
 
 /// All of them.
-pub(super) static ALL: [Set; 31] = [
+pub(super) static ALL: [Set; 42] = [
     set(INET, "bridges", &[Interface]),
-    set(INET, "within", &[Interface, Interface]),
+    Set { family: INET, name: "within4", key: &[Ip4, Ip4], value: &[], kept: InRanges },
+    Set { family: INET, name: "within6", key: &[Ip6, Ip6], value: &[], kept: InRanges },
     set(INET, "talking", &[Interface, Interface]),
     set(INET, "internal", &[Interface]),
     set(INET, "masquerade4", &[Interface]),
@@ -95,12 +98,22 @@ pub(super) static ALL: [Set; 31] = [
     map("ranges6", &[Ip6, Protocol, Port], &[Ip6], InRanges),
     map("ranges4_any", &[Protocol, Port], &[Ip4], InRanges),
     map("ranges6_any", &[Protocol, Port], &[Ip6], InRanges),
-    map("loopback4", &[Ip4, Port, Protocol], &[Ip4, Ip4, Port], Exactly),
-    map("loopback6", &[Ip6, Port, Protocol], &[Ip6, Ip6, Port], Exactly),
-    map("loopback4_ranges", &[Ip4, Port, Protocol], &[Ip4, Ip4], InRanges),
-    map("loopback6_ranges", &[Ip6, Port, Protocol], &[Ip6, Ip6], InRanges),
-    map("flows4", &[Protocol, Ip4, Ip4, Port, Port], &[Ip4, Port], ForAWhile),
-    map("flows6", &[Protocol, Ip6, Ip6, Port, Port], &[Ip6, Port], ForAWhile),
+    map("gateway4", &[Ip4, Port, Protocol], &[Ip4], Exactly),
+    map("container4", &[Ip4, Port, Protocol], &[Ip4], Exactly),
+    map("port4", &[Ip4, Port, Protocol], &[Port], Exactly),
+    map("loopback4", &[Ip4, Port, Protocol], &[Ip4], Exactly),
+    map("gateway4_ranges", &[Ip4, Port, Protocol], &[Ip4], InRanges),
+    map("container4_ranges", &[Ip4, Port, Protocol], &[Ip4], InRanges),
+    map("loopback4_ranges", &[Ip4, Port, Protocol], &[Ip4], InRanges),
+    map("flows4", &[Protocol, Ip4, Ip4, Port, Port], &[Mark], ForAWhile),
+    map("gateway6", &[Ip6, Port, Protocol], &[Ip6], Exactly),
+    map("container6", &[Ip6, Port, Protocol], &[Ip6], Exactly),
+    map("port6", &[Ip6, Port, Protocol], &[Port], Exactly),
+    map("loopback6", &[Ip6, Port, Protocol], &[Ip6], Exactly),
+    map("gateway6_ranges", &[Ip6, Port, Protocol], &[Ip6], InRanges),
+    map("container6_ranges", &[Ip6, Port, Protocol], &[Ip6], InRanges),
+    map("loopback6_ranges", &[Ip6, Port, Protocol], &[Ip6], InRanges),
+    map("flows6", &[Protocol, Ip6, Ip6, Port, Port], &[Mark], ForAWhile),
     set(BRIDGE, "ports", &[Interface]),
     set(BRIDGE, "port_mac", &[Interface, Mac]),
     set(BRIDGE, "port_ip4", &[Interface, Ip4]),
@@ -136,6 +149,12 @@ impl Set {
         }
         body.nest(9, |description| self.describe(description));
         body.number(10, id);
+        if matches!(self.key, [Type::Interface | Type::Nfproto]) {
+            // For nft's printer alone: type 0 (order of the key's bytes), 4 bytes, 1 (the machine's own).
+            let mut note = vec![0, 4];
+            note.extend(1u32.to_ne_bytes());
+            body.bytes(13, &note);
+        }
         body
     }
 

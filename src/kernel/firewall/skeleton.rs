@@ -138,7 +138,7 @@ pub(super) fn rules() -> Vec<(u8, &'static str, Rule)> {
 type Add<'a> = &'a mut dyn FnMut(&'static str, Rule);
 
 /// Before connection tracking: loopback addresses never arrive from a container, and replies to the host's own
-/// loopback are not tracked.
+/// loopback are not tracked and get the port that the client asked for.
 fn untracked(add: Add<'_>) {
     add("untrack", Rule::new("").from(true, "bridges").jump("from_containers"));
     for side in [field::IP4_DESTINATION, field::IP4_SOURCE] {
@@ -151,9 +151,20 @@ fn untracked(add: Add<'_>) {
     }
     for ipv6 in [false, true] {
         let words = Words::of(ipv6);
-        let rule = Rule::new("replies to the host's loopback");
-        add("from_containers", reply(rule, &words).untracked());
+        for (number, checksum) in TRANSPORTS {
+            let rule = flow(Rule::new("reply to the host's loopback"), &words, number).map(R0, words.flows, R0);
+            add("from_containers", rule.store(R0, field::SOURCE_PORT, Some(checksum), false).untracked());
+        }
     }
+}
+
+/// Loads what a flow is remembered by, in the order of a reply: protocol, container, host on the bridge,
+/// container's port, client's port.
+fn flow(rule: Rule, words: &Words, protocol: u8) -> Rule {
+    let n = words.registers;
+    let rule = rule.family(words.ipv6).meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+    let rule = rule.load(words.source, R0 + 1).load(words.destination, R0 + 1 + n);
+    rule.load(field::SOURCE_PORT, R0 + 1 + 2 * n).load(field::DESTINATION_PORT, R0 + 2 + 2 * n)
 }
 
 const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
@@ -168,8 +179,10 @@ struct Words {
     registers: u32,
     /// Where the header's own checksum is, for the family that has one.
     checksum: Option<u32>,
-    exact: &'static str,
-    ranges: &'static str,
+    /// Maps for single ports, and for ranges: host on the bridge, container, loopback address.
+    maps: [[&'static str; 3]; 2],
+    /// The map from a host's port to the container's.
+    port: &'static str,
     flows: &'static str,
 }
 
@@ -183,8 +196,8 @@ impl Words {
                 loopback: &LOOPBACK6,
                 registers: 4,
                 checksum: None,
-                exact: "loopback6",
-                ranges: "loopback6_ranges",
+                maps: [["gateway6", "container6", "loopback6"], ["gateway6_ranges", "container6_ranges", "loopback6_ranges"]],
+                port: "port6",
                 flows: "flows6",
             }
         } else {
@@ -195,8 +208,8 @@ impl Words {
                 loopback: &LOOPBACK4,
                 registers: 1,
                 checksum: Some(10),
-                exact: "loopback4",
-                ranges: "loopback4_ranges",
+                maps: [["gateway4", "container4", "loopback4"], ["gateway4_ranges", "container4_ranges", "loopback4_ranges"]],
+                port: "port4",
                 flows: "flows4",
             }
         }
@@ -210,70 +223,68 @@ const TRANSPORTS: [(u8, u32); 2] = [(6, 16), (17, 6)];
 /// destination are rewritten to the host's and the container's addresses on the bridge, and the packet is routed
 /// again. The flow is remembered, so that only replies find the way back.
 ///
-/// Registers: host address, port, protocol; container, host on the bridge, container's port, client's port.
+/// The port that the client asked for waits in the packet's mark while the packet is rewritten; the mark is 0 again
+/// before any other rule sees it. Every map has a register of its own, so that `nft list` can show the rule.
 fn loopback(add: Add<'_>, ipv6: bool) {
     let words = Words::of(ipv6);
-    let n = words.registers;
-    let (address, port, protocol) = (R0, R0 + n, R0 + n + 1);
-    let (container, gateway, target) = (protocol + 1, protocol + 1 + n, protocol + 1 + 2 * n);
-    let client = target + 1;
     for ranges in [false, true] {
-        for (number, checksum) in TRANSPORTS {
-            let rule = || {
-                let rule = Rule::new("").family(ipv6).load(words.source, R0).compare(R0, true, words.loopback);
-                let rule = rule.meta(Meta::L4proto, protocol).compare(protocol, true, &[number]);
-                let rule = rule.load(words.destination, address).load(field::DESTINATION_PORT, port);
-                if ranges {
-                    rule.map(address, words.ranges, container).load(field::DESTINATION_PORT, target)
-                } else {
-                    rule.map(address, words.exact, container)
-                }
-                .load(field::SOURCE_PORT, client)
-            };
-            let send = |rule: Rule, lasts: u64| {
-                rule.untracked()
-                    .remember(words.flows, protocol, address, lasts)
-                    .store(target, field::DESTINATION_PORT, Some(checksum), false)
-                    .store(gateway, words.source, words.checksum, true)
-                    .store(container, words.destination, words.checksum, true)
-                    .accept()
-            };
-            if number == 6 {
-                // A last packet (FIN or RST) has its flow forgotten soon. The registers past the client's port
-                // are all taken with IPv6, so the flags are looked at before anything is loaded.
+        for (protocol, checksum) in TRANSPORTS {
+            let rewrite = |rule: Rule, lasts: u64| rewrite(rule, &words, ranges, (protocol, checksum), lasts);
+            if protocol == 6 {
+                // After a last packet (FIN or RST) the flow is forgotten soon.
                 let last = Rule::new("").family(ipv6).meta(Meta::L4proto, R0).compare(R0, true, &[6]);
                 let last = last.load(field::TCP_FLAGS, R0).mask(R0, &[5]).compare(R0, false, &[0]);
-                add("loopback", send(last.and(rule()), ENDED_FLOW));
-                add("loopback", send(rule(), TCP_FLOW));
+                add("loopback", rewrite(last, ENDED_FLOW));
+                add("loopback", rewrite(Rule::new(""), TCP_FLOW));
             } else {
-                add("loopback", send(rule(), OTHER_FLOW));
+                add("loopback", rewrite(Rule::new(""), OTHER_FLOW));
             }
         }
     }
 }
 
-/// Goes on if the packet answers a flow from the host's loopback; then the first registers hold the address and
-/// port that the client believes to talk to.
-fn reply(rule: Rule, words: &Words) -> Rule {
+fn rewrite(rule: Rule, words: &Words, ranges: bool, (protocol, checksum): (u8, u32), lasts: u64) -> Rule {
     let n = words.registers;
-    let (protocol, container, gateway) = (R0, R0 + 1, R0 + 1 + n);
-    let rule = rule.family(words.ipv6).meta(Meta::L4proto, protocol);
-    let rule = rule.load(words.source, container).load(words.destination, gateway);
-    let rule = rule.load(field::SOURCE_PORT, gateway + n).load(field::DESTINATION_PORT, gateway + n + 1);
-    rule.map(protocol, words.flows, R0)
+    let [gateway, container, _] = words.maps[usize::from(ranges)];
+    let (key, value) = (R0, R0 + n + 2);
+    let rule = rule.family(words.ipv6).load(words.source, R0).compare(R0, true, words.loopback);
+    let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+    let asked = |rule: Rule| {
+        let rule = rule.load(words.destination, key).load(field::DESTINATION_PORT, key + n);
+        rule.meta(Meta::L4proto, key + n + 1)
+    };
+    let rule = asked(rule).map(key, gateway, value).store(value, words.source, words.checksum, true);
+    let rule = rule.untracked().load(field::DESTINATION_PORT, R0).set_meta(Meta::Mark, R0);
+    let rule = if ranges {
+        asked(rule).map(key, container, value)
+    } else {
+        let rule = asked(rule).map(key, words.port, value + n).map(key, container, value);
+        rule.store(value + n, field::DESTINATION_PORT, Some(checksum), false)
+    };
+    let rule = rule.store(value, words.destination, words.checksum, true);
+    // As the reply will have it: the container first, then the host.
+    let rule = rule.meta(Meta::L4proto, R0).load(words.destination, R0 + 1).load(words.source, R0 + 1 + n);
+    let rule = rule.load(field::DESTINATION_PORT, R0 + 1 + 2 * n).load(field::SOURCE_PORT, R0 + 2 + 2 * n);
+    let mark = R0 + 3 + 2 * n;
+    let rule = rule.meta(Meta::Mark, mark).remember(words.flows, R0, mark, lasts);
+    rule.constant(R0, &[0; 4]).set_meta(Meta::Mark, R0).accept()
 }
 
-/// The way back, at the last moment: past all checks of where loopback addresses may come from.
+/// The way back, at the last moment: past all checks of where loopback addresses may come from. Only what was
+/// recognised as a reply before is untracked.
 fn loopback_replies(add: Add<'_>, ipv6: bool) {
+    const UNTRACKED: u32 = 1 << 6;
     let words = Words::of(ipv6);
-    let (address, port) = (R0, R0 + words.registers);
-    let itself = port + 1;
-    for (number, checksum) in TRANSPORTS {
-        let rule = Rule::new("").meta(Meta::L4proto, R0).compare(R0, true, &[number]);
-        let rule = reply(rule, &words).constant(itself, words.loopback);
-        let rule = rule.store(port, field::SOURCE_PORT, Some(checksum), false);
-        let rule = rule.store(address, words.source, words.checksum, true);
-        add("loopback_reply", rule.store(itself, words.destination, words.checksum, true).accept());
+    let n = words.registers;
+    for [_, _, loopback] in words.maps {
+        for (protocol, _) in TRANSPORTS {
+            let rule = Rule::new("").family(ipv6).connection(CT_STATE, UNTRACKED);
+            let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+            let rule = rule.load(words.source, R0).load(field::SOURCE_PORT, R0 + n).meta(Meta::L4proto, R0 + n + 1);
+            let rule = rule.map(R0, loopback, R0).store(R0, words.source, words.checksum, true);
+            let rule = rule.constant(R0, words.loopback).store(R0, words.destination, words.checksum, true);
+            add("loopback_reply", rule.accept());
+        }
     }
 }
 
@@ -355,9 +366,13 @@ fn input(add: Add<'_>) {
 /// Source addresses: what leaves for elsewhere takes the host's address. So does what comes back to its own
 /// network by way of a published port, or the answer would go straight to the asker, from the wrong address.
 fn source(add: Add<'_>) {
-    let hairpin = Rule::new("back into the same network through a published port");
-    let hairpin = hairpin.connection(CT_STATUS, DESTINATION_TRANSLATED).between("within");
-    add("source", hairpin.masquerade());
+    for (ipv6, set) in [(false, "within4"), (true, "within6")] {
+        // By address and not by interface: on a bridge that br_netfilter looks into, this hook has no input.
+        let words = Words::of(ipv6);
+        let hairpin = Rule::new("back into the same network through a published port").family(ipv6);
+        let hairpin = hairpin.connection(CT_STATUS, DESTINATION_TRANSLATED).load(words.source, R0);
+        add("source", hairpin.load(words.destination, R0 + words.registers).member(R0, true, set).masquerade());
+    }
     for (ipv6, set) in [(false, "masquerade4"), (true, "masquerade6")] {
         let rule = Rule::new("out of the host").family(ipv6).from(true, set).to(false, "bridges");
         add("source", rule.masquerade());

@@ -1,0 +1,226 @@
+//! The words of the command. Values are texts here and parsed by the types that they become, so that every bad
+//! value is refused in the same way.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Networks for containers and network namespaces: bridges, addresses, published ports. No daemon.
+#[derive(Parser)]
+#[command(name = "rnet", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where rnet keeps what it knows.
+#[derive(ClapArgs)]
+pub(crate) struct Global {
+    /// Network definitions and the host's identity; survives a reboot
+    #[arg(long, global = true, env = "RNET_ROOT", default_value = "/var/lib/rnet", value_name = "DIR", hide_env_values = true)]
+    pub(crate) root: PathBuf,
+    /// Endpoints and locks; lives and dies with the kernel's objects
+    #[arg(long, global = true, env = "RNET_RUN", default_value = "/run/rnet", value_name = "DIR", hide_env_values = true)]
+    pub(crate) run: PathBuf,
+    /// What is told on stderr: off, error, warn, info, debug or trace
+    #[arg(long, global = true, env = "RNET_LOG", default_value = "warn", value_name = "LEVEL", hide_env_values = true)]
+    pub(crate) log: String,
+}
+
+#[derive(Subcommand)]
+#[command(defer = true)]
+pub(crate) enum Command {
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Create a network and print its id
+    Create(Create),
+    /// List networks
+    #[command(alias = "list")]
+    Ls(Ls),
+    /// Show networks and their containers
+    Inspect(Inspect),
+    /// Connect a container to a network
+    Connect(Connect),
+    /// Disconnect a container from a network
+    Disconnect(Disconnect),
+    /// Remove networks
+    #[command(alias = "remove")]
+    Rm(Rm),
+    /// Remove all networks that no container is connected to
+    Prune(Prune),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Create {
+    /// The network's name
+    pub(crate) name: String,
+    /// The driver: bridge
+    #[arg(short, long, default_value = "bridge", value_name = "NAME")]
+    pub(crate) driver: String,
+    /// A subnet; once a family
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) subnet: Vec<String>,
+    /// The host's address in a subnet, which containers use as their gateway
+    #[arg(long, value_name = "IP")]
+    pub(crate) gateway: Vec<String>,
+    /// Addresses are given out from here
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) ip_range: Vec<String>,
+    /// A reserved address, never given out
+    #[arg(long, value_name = "NAME=IP")]
+    pub(crate) aux_address: Vec<String>,
+    /// Who gives out addresses: default or null
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub(crate) ipam_driver: String,
+    /// An option of the IPAM driver
+    #[arg(long, value_name = "K=V")]
+    pub(crate) ipam_opt: Vec<String>,
+    /// With IPv4 (true unless false is given)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
+    pub(crate) ipv4: String,
+    /// With IPv6; without a subnet one is chosen
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(crate) ipv6: String,
+    /// No way in or out, except between members
+    #[arg(long)]
+    pub(crate) internal: bool,
+    /// Accepted and shown
+    #[arg(long)]
+    pub(crate) attachable: bool,
+    /// A label
+    #[arg(long, value_name = "K=V")]
+    pub(crate) label: Vec<String>,
+    /// An option of the driver
+    #[arg(short, long, value_name = "K=V")]
+    pub(crate) opt: Vec<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Ls {
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print ids in full
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Only networks with: driver, id, name, label, scope, type, dangling
+    #[arg(short, long, value_name = "K=V")]
+    pub(crate) filter: Vec<String>,
+    /// table, json, or a template as {{.Name}}
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Inspect {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+    /// json, or a template as {{.Name}}
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Accepted, as Docker does
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Connect {
+    /// The network
+    pub(crate) network: String,
+    /// A container of rnet run, a name of ip netns, a path to a namespace file, or pid:NUMBER
+    pub(crate) container: String,
+    /// A static IPv4 address
+    #[arg(long)]
+    pub(crate) ip: Option<String>,
+    /// A static IPv6 address
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip6: Option<String>,
+    /// The hardware address
+    #[arg(long, value_name = "MAC")]
+    pub(crate) mac_address: Option<String>,
+    /// Another name of the container on this network
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alias: Vec<String>,
+    /// The interface's name in the container (eth0, eth1, ... unless given)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Publish ports: [[HOST_IP]:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/tcp|udp|sctp]
+    #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
+    pub(crate) publish: Vec<String>,
+    /// Higher wins when the container's gateway is chosen
+    #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
+    pub(crate) gw_priority: String,
+    /// An option of the driver
+    #[arg(long, value_name = "K=V")]
+    pub(crate) driver_opt: Vec<String>,
+    /// What the container is called on this network, besides its own name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Print the endpoint: json, or a template as {{.IPv4Address}}
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Disconnect {
+    /// The network
+    pub(crate) network: String,
+    /// The container, as it was connected
+    pub(crate) container: String,
+    /// It is no error if the container is not connected
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Rm {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+    /// Disconnect their containers first; it is no error if there is no such network
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Prune {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only networks with: until, label, label!
+    #[arg(long, value_name = "K=V")]
+    pub(crate) filter: Vec<String>,
+    /// Print what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
