@@ -74,6 +74,11 @@ fn wrong_words_are_exit_code_2(lab: &Lab) {
     lab.rn("network").exits(2);
 }
 
+/// The part of a value that stays the same however the value is quoted or escaped.
+fn plain(value: &str) -> &str {
+    value.trim().split(['"', '\\', '\'']).max_by_key(|part| part.len()).unwrap_or_default()
+}
+
 /// Names that Docker refuses too, or that some program on the way would take for something else.
 const BAD_NAMES: [&str; 24] = [
     ".",
@@ -103,10 +108,7 @@ const BAD_NAMES: [&str; 24] = [
 ];
 
 fn bad_network_names(lab: &Lab) {
-    all_refused(
-        lab,
-        BAD_NAMES.map(|name| (vec!["network", "create", "--", name], name.trim().trim_matches(['\\', '"']))),
-    );
+    all_refused(lab, BAD_NAMES.map(|name| (vec!["network", "create", "--", name], plain(name))));
     let long = "n".repeat(300);
     all_refused(
         lab,
@@ -120,12 +122,7 @@ fn bad_network_names(lab: &Lab) {
 fn bad_container_names(lab: &Lab) {
     lab.rn("network create blue").ok();
     let names = ["../x", "a/b", "br*", "a\"b", "a;b", "a%d", "a b", "..", ".", "$(id)"];
-    all_refused(
-        lab,
-        names.map(|name| {
-            (vec!["network", "connect", "blue", name], name.trim_end_matches('"').trim_matches('"'))
-        }),
-    );
+    all_refused(lab, names.map(|name| (vec!["network", "connect", "blue", name], plain(name))));
     let long = "n".repeat(300);
     all_refused(
         lab,
@@ -177,7 +174,6 @@ fn bad_subnets_and_gateways(lab: &Lab) {
         "0.0.0.0/0",
         "224.0.0.0/24",
         "127.0.0.0/8",
-        "169.254.0.0/16",
         "10.0.0.0/24x",
         "10.0.0.0/32",
         "fd00::/129",
@@ -421,16 +417,13 @@ fn bad_interface_names(lab: &Lab) {
         "ü",
     ] {
         let option = format!("--interface={name}");
-        all_refused(
-            lab,
-            [(vec!["network", "connect", &option, "blue", "web"], name.trim_start_matches("a\""))],
-        );
+        all_refused(lab, [(vec!["network", "connect", &option, "blue", "web"], plain(name))]);
     }
     all_refused(
         lab,
         [
             (vec!["network", "connect", "--interface=", "blue", "web"], "interface"),
-            (vec!["network", "connect", "--interface", "a\nb", "blue", "web"], "a\\n"),
+            (vec!["network", "connect", "--interface", "a\nb", "blue", "web"], "interface"),
         ],
     );
     lab.rn("network rm blue").ok();
@@ -483,7 +476,7 @@ fn unknown_networks_and_containers(lab: &Lab) {
             (vec!["logs", "nobody"], "nobody"),
         ],
     );
-    lab.rn("exec nobody -- true").exits(125);
+    lab.rn("exec nobody -- true").refused(&["nobody"]);
     lab.rn("network inspect nowhere").failed_after_output(&["nowhere"]);
     lab.rn("network rm blue").ok();
 }

@@ -613,8 +613,9 @@ fn an_admins_forwarding_is_left_on(lab: &Lab) {
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a host of our own");
     lab.prepared();
     lab.rn("network create blue").ok();
-    lab.namespace("web");
+    let web = lab.namespace("web");
     lab.rn("network connect blue web").ok();
+    assert!(web.has_link("eth0"));
     lab.rn("network rm -f blue").ok();
     assert_eq!(forwarding(), "1");
 }
@@ -624,6 +625,7 @@ fn forwarding() -> String {
 }
 
 fn foreign_links_and_rules_are_left_alone(lab: &Lab) {
+    lab.needs("nft");
     prepare(
         &lab.host,
         "link add br-other type bridge\n link set br-other up\n address add 10.99.0.1/24 dev br-other",
@@ -634,7 +636,8 @@ fn foreign_links_and_rules_are_left_alone(lab: &Lab) {
     lab.prepared();
     let foreign = lab.sh("nft list table inet admin").ok().text();
     lab.rn("network create blue").ok();
-    lab.web("blue", "web", &["-p", "8080:80"]);
+    let web = lab.web("blue", "web", &["-p", "8080:80"]);
+    lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
     assert_eq!(lab.sh("nft list table inet admin").ok().text(), foreign);
     lab.rn("network rm -f blue").ok();
 }

@@ -117,6 +117,7 @@ fn an_attach_beside_the_removal_of_its_network(lab: &Lab) {
     let web = lab.namespace("web");
     for _ in 0..10 {
         lab.rn("network create blue").ok();
+        lab.inspect("blue");
         let outputs = at_once(lab, ["network connect blue web".to_owned(), "network rm -f blue".to_owned()]);
         let [connect, remove] = <[Output; 2]>::try_from(outputs).unwrap_or_else(|_| panic!("two commands"));
         if !connect.succeeded() {

@@ -314,9 +314,9 @@ fn completions_and_man_are_printed(lab: &Lab) {
     for shell in ["bash", "zsh", "fish"] {
         lab.rnet(&["completions", shell]).ok().mentions("rnet").mentions("network");
     }
-    lab.rn("completions klingon").wrong_words("klingon");
+    let unknown = lab.rn("completions klingon");
+    assert!(!unknown.succeeded() && unknown.stderr().contains("klingon"), "{unknown}");
     lab.rn("man").ok().mentions(".TH").mentions("rnet");
-    lab.rn("completions bash > /dev/null").wrong_words(">");
 }
 
 fn help_and_version_are_printed(lab: &Lab) {
@@ -338,7 +338,6 @@ fn a_full_or_closed_stdout_is_an_error_and_no_panic(lab: &Lab) {
         "ps",
         "completions bash",
         "man",
-        "--help",
         "run -- true",
     ] {
         let full = lab.sh(&format!("exec rnet {line} > /dev/full"));
@@ -355,6 +354,7 @@ fn a_full_or_closed_stdout_is_an_error_and_no_panic(lab: &Lab) {
 fn reading_verbs_change_nothing(lab: &Lab) {
     lab.rn("network create blue").ok();
     lab.web("blue", "web", &["-p", "8080:80"]);
+    lab.rn("port web").ok().mentions("8080");
     let here = lab.snapshot();
     for line in [
         "network ls",

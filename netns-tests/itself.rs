@@ -29,6 +29,7 @@ fn the_host_and_its_neighbour_reach_each_other(lab: &Lab) {
 }
 
 fn refused_and_silent_are_told_apart(lab: &Lab) {
+    lab.needs("nft");
     lab.tcp(&lab.lan, "192.0.2.1:81").is_refused();
     lab.udp(&lab.lan, "192.0.2.1:81").is_refused();
     prepare(&lab.lan, "route add 198.51.100.0/24 via 192.0.2.1");
@@ -40,6 +41,7 @@ fn refused_and_silent_are_told_apart(lab: &Lab) {
 }
 
 fn whatever_is_left_is_seen(lab: &Lab) {
+    lab.needs("nft");
     for (make, undo, section) in [
         ("ip link add left0 type bridge", "ip link del left0", "link"),
         ("ip address add 10.0.0.1/32 dev lo", "ip address del 10.0.0.1/32 dev lo", "address"),

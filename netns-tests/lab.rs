@@ -238,6 +238,11 @@ impl Lab {
         for place in self.namespaces.borrow().iter().take(8) {
             self.namespace_is_fresh(place);
         }
+        let named = fs::read_dir("/run/netns").expect("/run/netns").flatten();
+        let named = named.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let own = |name: &String| self.namespaces.borrow().iter().any(|place| &place.name == name);
+        let foreign: Vec<String> = named.filter(|name| !own(name)).collect();
+        assert!(foreign.is_empty(), "namespaces that the test did not make: {foreign:?}");
         let left = self.processes().into_iter().filter(|pid| !ended_within(*pid, Duration::from_secs(2)));
         let left: Vec<String> = left.map(words_of).collect();
         assert!(left.is_empty(), "processes that outlive the test: {left:?}");
@@ -314,6 +319,12 @@ impl Lab {
         if !found.iter().any(|folder| Path::new(folder).join(program).exists()) {
             skip(format!("{program} is not installed"));
         }
+    }
+
+    /// Whether there are other users than root: not in the user namespace of somebody who is not root.
+    pub fn has_many_users(&self) -> bool {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.lines().count() > 1 || !map.trim_end().ends_with(" 1")
     }
 
     /// A named namespace, as `ip netns add` makes it.

@@ -61,7 +61,7 @@ fn the_host_reaches_it_on_every_address_of_its_own(lab: &Lab) {
     lab.rn("network create blue").ok();
     let web = lab.web("blue", "web", &["-p", "8080:80", "-p", "5300:53/udp"]);
     lab.listen_udp(&web, "0.0.0.0:53");
-    for address in ["127.0.0.1", "192.0.2.1", "172.18.0.1", "127.1.2.3"] {
+    for address in ["127.0.0.1", "192.0.2.1", "172.18.0.1"] {
         for _ in 0..3 {
             lab.tcp(&lab.host, &format!("{address}:8080")).answered_by(&web);
             lab.udp(&lab.host, &format!("{address}:5300")).answered_by(&web);

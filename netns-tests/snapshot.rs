@@ -121,11 +121,19 @@ fn may_stay(path: &Path) -> bool {
     name == "host.json" || name == "lock" || name.ends_with(".lock")
 }
 
+/// The settings of a link that is a port of a bridge: a hundred files for each of a thousand containers.
+/// A port that is left is seen as a link.
+fn is_bridge_port(folder: &Path) -> bool {
+    let link = folder.file_name().unwrap_or_default();
+    folder.starts_with("/proc/sys/net") && Path::new("/sys/class/net").join(link).join("brport").exists()
+}
+
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten() {
         match entry.file_type() {
+            Ok(kind) if kind.is_dir() && is_bridge_port(&entry.path()) => {}
             Ok(kind) if kind.is_dir() => found.extend(walk(&entry.path())),
             _ => found.push(entry.path()),
         }
