@@ -159,7 +159,7 @@ fn the_interface_is_up_with_address_and_default_route(lab: &Lab) {
     lab.rn("network create blue").ok();
     let web = lab.namespace("web");
     lab.rn("network connect blue web").ok();
-    assert_eq!(web.link("eth0")["operstate"], "UP");
+    assert!(web.is_up("eth0"));
     assert_eq!(web.gateway(), Some(("172.18.0.1".into(), "eth0".into())));
     assert_eq!(
         web.ip("-6 address show dev eth0 scope link").as_array().map(Vec::len),

@@ -107,6 +107,12 @@ impl Place {
         self.ip(&format!("-d link show dev {name}"))[0].clone()
     }
 
+    /// Whether a link was set up. (Its `operstate` says so up to a second later.)
+    #[track_caller]
+    pub fn is_up(&self, link: &str) -> bool {
+        self.link(link)["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "UP"))
+    }
+
     /// The addresses of a link with their prefix lengths, IPv4 only.
     #[track_caller]
     pub fn addresses(&self, link: &str) -> Vec<String> {

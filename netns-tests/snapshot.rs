@@ -68,14 +68,21 @@ fn stable(mut object: Value) -> String {
     format!("{name} {object}")
 }
 
+/// Members that change by themselves.
+const CHANGES: [&str; 3] = ["operstate", "preferred_life_time", "expires"];
+/// Flags that follow the other end of a cable, and that late: the kernel's link watch runs up to a second behind.
+const CARRIER: [&str; 4] = ["NO-CARRIER", "LOWER_UP", "M-DOWN", "linkdown"];
+
 fn forget_what_changes(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            members
-                .retain(|key, _| !key.contains("timer") && key != "preferred_life_time" && key != "expires");
+            members.retain(|key, _| !key.contains("timer") && !CHANGES.contains(&key.as_str()));
             members.values_mut().for_each(forget_what_changes);
         }
-        Value::Array(items) => items.iter_mut().for_each(forget_what_changes),
+        Value::Array(items) => {
+            items.retain(|item| item.as_str().is_none_or(|flag| !CARRIER.contains(&flag)));
+            items.iter_mut().for_each(forget_what_changes);
+        }
         _ => {}
     }
 }
