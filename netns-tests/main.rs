@@ -1,2 +1,36 @@
-//! Tests on real kernels.
-fn main() {}
+//! Tests of the command `rnet` on a real kernel, from outside.
+//!
+//! Each test runs in network and mount namespaces of its own which play the host, with a neighbour on the LAN
+//! beside it, so nothing here can touch the machine that runs it, and every test starts on a fresh host.
+//! What a test made it takes back with `rnet`; then the host is compared with what it was at the beginning.
+//!
+//! Run all: `cargo test --test netns`. Run one: `cargo test --test netns -- publish::tcp_from_the_lan`.
+
+mod bad_input;
+mod bridge;
+mod command;
+mod concurrency;
+mod harness;
+mod inspect;
+mod itself;
+mod lab;
+mod many;
+mod publish;
+mod run;
+mod snapshot;
+mod traffic;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::main(&[
+        itself::TESTS,
+        bridge::TESTS,
+        publish::TESTS,
+        inspect::TESTS,
+        bad_input::TESTS,
+        run::TESTS,
+        concurrency::TESTS,
+        many::TESTS,
+    ])
+}

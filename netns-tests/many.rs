@@ -1,0 +1,76 @@
+//! Many containers at once. These take some seconds.
+
+use crate::{harness::tests, lab::Lab};
+
+tests! {
+    an_exhausted_subnet_says_how_many_addresses_are_in_use,
+    the_1024th_port_of_a_bridge_is_refused_before_anything_is_made,
+    a_hundred_endpoints_go_with_their_network,
+    networks_run_out_of_default_pools_with_a_clear_error,
+}
+
+fn an_exhausted_subnet_says_how_many_addresses_are_in_use(lab: &Lab) {
+    lab.rn("network create --subnet 10.70.0.0/29 tiny").ok();
+    for number in 2..=6 {
+        let place = lab.namespace(&format!("c{number}"));
+        lab.rn(&format!("network connect tiny c{number}")).ok();
+        assert_eq!(place.addresses("eth0"), [format!("10.70.0.{number}/29")]);
+    }
+    let sixth = lab.namespace("sixth");
+    let here = lab.snapshot();
+    lab.rn("network connect tiny sixth").refused(&["tiny", "10.70.0.0/29", "5"]);
+    lab.is_like(&here);
+    lab.namespace_is_fresh(&sixth);
+    lab.rn("network disconnect tiny c4").ok();
+    lab.rn("network connect tiny sixth").ok();
+    assert_eq!(lab.address("tiny", "sixth"), "10.70.0.4");
+    lab.audit("tiny");
+    lab.rn("network rm -f tiny").ok();
+}
+
+fn the_1024th_port_of_a_bridge_is_refused_before_anything_is_made(lab: &Lab) {
+    lab.rn("network create crowd").ok();
+    for number in 1..=1023 {
+        let name = format!("c{number}");
+        lab.namespace(&name);
+        lab.rnet(&["network", "connect", "crowd", &name]).ok();
+    }
+    let last = lab.namespace("last");
+    let here = lab.snapshot();
+    lab.rn("network connect crowd last").refused(&["crowd", "1023"]);
+    lab.is_like(&here);
+    lab.namespace_is_fresh(&last);
+    lab.rn("network disconnect crowd c500").ok();
+    lab.rn("network connect crowd last").ok();
+    lab.rn("network rm -f crowd").ok();
+    lab.is_clean();
+}
+
+fn a_hundred_endpoints_go_with_their_network(lab: &Lab) {
+    lab.rn("network create crowd").ok();
+    for number in 0..100 {
+        let (name, port) = (format!("c{number}"), format!("{}:80", 8000 + number));
+        lab.namespace(&name);
+        lab.rnet(&["network", "connect", "-p", &port, "crowd", &name]).ok();
+    }
+    lab.audit("crowd");
+    lab.rn("network rm -f crowd").ok().prints("crowd\n");
+    lab.is_clean();
+}
+
+/// Docker's default pools hold 31 networks, of which one is the default network's.
+fn networks_run_out_of_default_pools_with_a_clear_error(lab: &Lab) {
+    let mut made = 0;
+    let refused = loop {
+        let output = lab.rnet(&["network", "create", &format!("net{made}")]);
+        if !output.succeeded() {
+            break output;
+        }
+        made += 1;
+        assert!(made < 64, "the default pools do not end");
+    };
+    refused.refused(&["pool"]);
+    assert_eq!(made, 30, "networks in the default pools");
+    lab.rn("network create --subnet 10.71.0.0/24 given").ok();
+    lab.rn("network prune -f").ok();
+}
