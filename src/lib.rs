@@ -1,1 +1,4 @@
 //! rnet.
+
+pub mod container;
+pub mod page;
