@@ -247,6 +247,7 @@ mod tests {
         let _ = stream.write_all(request.as_bytes());
         let mut reply = String::new();
         let _ = stream.read_to_string(&mut reply);
+        drop(stream);
         asked.join().unwrap();
         reply
     }

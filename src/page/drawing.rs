@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Description, Interface, Visit, entrance, published, shorten};
+use super::{Description, Interface, Visit, entrance, published};
 
 /// Rows and ports that are drawn; the table below the drawing has all of them.
 const MAX_ROWS: usize = 16;
@@ -48,13 +48,13 @@ struct Card {
 
 impl Card {
     fn height(&self) -> i32 {
-        34 + LINE * count(&self.lines)
+        46 + LINE * count(&self.lines)
     }
 
     fn draw(&self, out: &mut String, span: Span, top: i32, height: i32) {
         rectangle(out, self.class, span, top, height);
         let x = span.from + 12;
-        let content = 22 + LINE * count(&self.lines);
+        let content = 18 + LINE * count(&self.lines);
         let y = top + (height - content) / 2 + 16;
         label(out, "title", x, y, &self.title, span.characters() - 4);
         for (line, row) in self.lines.iter().zip(1..) {
@@ -74,12 +74,12 @@ pub(super) fn page(description: &Description, visit: &Visit) -> String {
     let table = table(description);
     let hostname = escape(&description.hostname);
     let visitor = visit.address;
+    let marked = entrance(description, visit).map_or("", |_| "; the marked line is the way you took");
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n<h1>{name}</h1>\n<p>Hostname <code>{hostname}</code>. You came from <code>{visitor}</code>; \
-         the marked line is the way you took.</p>\n<figure>\n{svg}</figure>\n{table}\
+         <body>\n<main>\n<h1>{name}</h1>\n<p>Hostname <code>{hostname}</code>. You came from <code>{visitor}</code>{marked}.</p>\n<figure>\n{svg}</figure>\n{table}\
          <footer>Served by <b>rnet</b> from inside the container. Also as <a href=\"/text\">text</a> and \
          <a href=\"/json\">JSON</a>.</footer>\n</main>\n</body>\n</html>\n"
     )
@@ -103,7 +103,7 @@ svg .wire{fill:none;stroke:var(--line);stroke-width:2}svg .way{fill:none;stroke:
 svg .tip{fill:var(--way)}\
 .tables{overflow-x:auto}table{border-collapse:collapse;font-size:14px;width:100%}\
 th,td{text-align:left;vertical-align:top;padding:7px 16px 7px 0;border-top:1px solid var(--line)}\
-th{color:var(--soft);font-weight:500}td code{display:block}\
+th{color:var(--soft);font-weight:500}td code{display:block;white-space:nowrap}\
 footer{margin-top:26px;color:var(--soft);font-size:14px}a{color:var(--way)}";
 
 /// The picture: visitor, host with ports and networks, container with interfaces.
@@ -303,9 +303,20 @@ fn rectangle(out: &mut String, class: &str, span: Span, top: i32, height: i32) {
 
 /// A line of text that cannot leave its box; cut, it still has the whole as its tooltip.
 fn label(out: &mut String, class: &str, x: i32, y: i32, text: &str, width: usize) {
-    let short = shorten(text, width);
+    let short = squeeze(text, width);
     let whole = if short == text { String::new() } else { format!("<title>{}</title>", escape(text)) };
     let _ = writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{whole}{}</text>", escape(&short));
+}
+
+/// Cut in the middle: names differ at their ends as often as at their beginnings, and ports only there.
+fn squeeze(text: &str, width: usize) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= width {
+        return text.to_owned();
+    }
+    let head = width / 2;
+    let tail = characters.len() - (width - head).saturating_sub(1);
+    characters[..head].iter().chain(&['…']).chain(&characters[tail..]).collect()
 }
 
 fn path(out: &mut String, class: &str, way: &str, tip: bool) {
