@@ -61,6 +61,7 @@ fn tests() -> Vec<Test> {
         ("a_signal_before_the_start_arrives_after_it", early_signal),
         ("a_stop_of_the_command_stops_rnet", stops),
         ("what_the_command_leaves_behind_is_ended", descendants),
+        ("what_left_the_mounts_but_not_the_network_is_ended", escaped_descendant),
         ("the_command_dies_with_its_watcher", watcher_killed),
         ("the_command_of_another_user_dies_with_its_watcher", watcher_of_user_killed),
         ("a_held_process_that_is_dropped_is_gone", dropped),
@@ -543,6 +544,15 @@ fn descendants() -> Result_ {
     let watched: Vec<Watched> = (0..3).map(|_| Watched::new(&background.line())).collect::<Result<_, _>>()?;
     same(background.code().is_some(), true)?;
     watched.iter().try_for_each(Watched::ends)
+}
+
+fn escaped_descendant() -> Result_ {
+    let script =
+        "nsenter --mount=/proc/$PPID/ns/mnt setsid sh -c 'echo $$; exec sleep 1000' || echo none & read _; exit 4";
+    let mut background = Background::start(&[], &["bash", "-c", script]);
+    let escaped = Watched::new(&background.line())?;
+    same(background.code(), Some(4))?;
+    escaped.ends()
 }
 
 fn watcher_killed() -> Result_ {

@@ -2,7 +2,6 @@
 //! Never polls on a clock and never sleeps.
 
 use std::{
-    collections::HashSet,
     fs, io, mem,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
@@ -33,15 +32,11 @@ const FORWARDED: [Signal; 9] = [
 pub struct Running {
     child: Child,
     signals: Signals,
-    /// Children that rnet had before the command could have any.
-    bystanders: HashSet<i32>,
 }
 
 impl Running {
     pub(super) fn new(child: Child, signals: Signals) -> Self {
-        // The command may already have left orphans, but they are in a mount namespace that is not ours.
-        let bystanders = children().into_iter().filter(|pid| shares_mounts(*pid)).collect();
-        Self { child, signals, bystanders }
+        Self { child, signals }
     }
 
     /// The process's number.
@@ -54,7 +49,7 @@ impl Running {
     /// Other children of this process that end meanwhile are reaped too: a watcher has nothing else to wait for.
     pub fn wait(self) -> u8 {
         let status = self.watch();
-        self.end_descendants();
+        Self::end_descendants();
         // A status that somebody else took cannot be known.
         status.map_or(255, exit_code)
     }
@@ -129,10 +124,11 @@ impl Running {
     }
 
     /// Kills what the command left behind. Ending one makes its children ours, hence the loop.
-    fn end_descendants(&self) {
+    ///
+    /// A container that forks faster than this would need a control group to be ended at once.
+    fn end_descendants() {
         while has_children() {
-            let left: Vec<i32> =
-                children().into_iter().filter(|pid| !self.bystanders.contains(pid)).collect();
+            let left: Vec<i32> = children().into_iter().filter(|pid| !is_rnets_own(*pid)).collect();
             if left.is_empty() {
                 return;
             }
@@ -179,9 +175,15 @@ fn parent_in(stat: &[u8]) -> Option<i32> {
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-fn shares_mounts(pid: i32) -> bool {
-    let mounts = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
-    mounts(&pid.to_string()) == mounts("self")
+/// Whether a child is a helper that rnet made for itself: the command's all live in a mount namespace that is not ours,
+/// and one that found its way out of it may still be in the container's network.
+fn is_rnets_own(pid: i32) -> bool {
+    ["mnt", "net"].iter().all(|kind| {
+        let ours = fs::read_link(format!("/proc/self/ns/{kind}"));
+        // A child that has just ended shows no namespace, and is the more surely to be reaped.
+        fs::read_link(format!("/proc/{pid}/ns/{kind}"))
+            .is_ok_and(|theirs| ours.is_ok_and(|ours| ours == theirs))
+    })
 }
 
 /// The signals of a watcher, blocked and readable.
