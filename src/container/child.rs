@@ -358,6 +358,8 @@ fn execute(executable: &Executable) -> Message {
         let errno = replace(candidate, &executable.arguments, &executable.environment);
         match errno {
             Errno::NOENT | Errno::NOTDIR => {}
+            // A folder of PATH that may not be entered has no commands: to a shell, too, that is "not found".
+            Errno::ACCESS if executable.candidates.len() > 1 && !mounts::exists(candidate) => {}
             // A later folder may have one that can be run.
             Errno::ACCESS => verdict = errno,
             _ => return Message::new(Step::Execute, errno),
