@@ -140,6 +140,12 @@ pub enum Error {
         /// `: ` and what was tried, or nothing.
         reason: String,
     },
+    /// The name of a new container is taken.
+    #[error("container {name} already exists")]
+    ContainerExists {
+        /// The name.
+        name: String,
+    },
     /// What was named is no network namespace.
     #[error("{path} cannot be a container: {reason}")]
     NotNamespace {
@@ -307,7 +313,7 @@ impl Error {
             Self::AddressRefused { .. } | Self::HostNamespace { .. } | Self::Unsupported { .. } => Kind::Invalid,
             Self::NetworkNotFound { .. } | Self::DriverNotFound { .. } => Kind::NotFound,
             Self::ContainerNotFound { .. } | Self::NotConnected { .. } => Kind::NotFound,
-            Self::NetworkAmbiguous { .. } | Self::NetworkExists { .. } | Self::SubnetTaken { .. } => Kind::Conflict,
+            Self::ContainerExists { .. } | Self::NetworkAmbiguous { .. } | Self::NetworkExists { .. } | Self::SubnetTaken { .. } => Kind::Conflict,
             Self::AddressTaken { .. } | Self::PortTaken { .. } | Self::AlreadyConnected { .. } => Kind::Conflict,
             Self::HasEndpoints { .. } | Self::InterfaceTaken { .. } | Self::LinkTaken { .. } => Kind::Conflict,
             Self::PoolsExhausted { .. } | Self::PoolExhausted { .. } => Kind::Exhausted,

@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `main.rs`, [`cli`] | words in, verbs called, words out |
+//! | [`container`], [`page`] | processes of `rnet run`, and what they serve without a command |
 //! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
 //! | [`store`] | what is remembered: the only place that writes files |
 //! | [`ipam`] | which subnet, address, port comes next; pure |
@@ -28,10 +29,12 @@
 //! ```
 
 pub mod cli;
+pub mod container;
 pub mod container_ref;
 pub mod error;
 pub mod ipam;
 pub mod kernel;
+pub mod page;
 pub mod plan;
 pub mod store;
 pub mod verbs;

@@ -206,6 +206,27 @@ pub(super) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
     lock_with(path, what, open)
 }
 
+/// Waits for the lock of a file that is there; gone is as good.
+pub(super) fn lock_existing(path: &Path, what: &str) -> Result<Option<Lock>, Error> {
+    match lock_with(path, what, || open(path)) {
+        Err(Error::Store { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        lock => lock.map(Some),
+    }
+}
+
+/// The lock of a file, if nobody has it.
+pub(super) fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
+    let file = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| Error::store(path, error))?,
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(is_at(&file, path).then_some(Lock(file))),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(Error::store(path, errno)),
+    }
+}
+
 /// Locks a directory that is made for that if need be.
 pub(super) fn lock_dir(path: &Path, what: &str) -> Result<Lock, Error> {
     let open = || match File::open(path) {

@@ -8,6 +8,8 @@
 //!                                                 networks/ID/pool-N          which addresses are taken
 //!                                                 pending/ENDPOINT.json       endpoints in the making or unmaking
 //!                                                 containers/KEY/NETWORK      which networks a container is in
+//!                                                 containers/KEY/run.json     a container of rnet run, beside its files
+//!                                                 running/KEY                 locked while its watcher lives
 //!                                                 ports/PROTOCOL-ADDRESS      which ports are published
 //! ```
 //!
@@ -269,7 +271,7 @@ impl Store {
     /// # Errors
     /// When something cannot be removed.
     pub fn forget_life(&self) -> Result<(), Error> {
-        for part in ["networks", "pending", "containers", "ports"] {
+        for part in ["networks", "pending", "containers", "running", "ports"] {
             let path = self.run.join(part);
             match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(path, error)),
@@ -560,8 +562,49 @@ impl Store {
     }
 }
 
-/// Files of `rnet run`, in the container's directory.
+/// Files of `rnet run`, in the container's directory; and in `running`, a file for each that its watcher locks.
 impl Store {
+    /// Says that a watcher looks after the container, as long as the lock is held.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn watch(&self, key: &str) -> Result<Lock, Error> {
+        let folder = self.run.join("running");
+        file::make_dir(&folder)?;
+        file::lock(&folder.join(key), &format!("container {key}"))
+    }
+
+    /// Waits until no watcher looks after the container any more.
+    ///
+    /// # Errors
+    /// When the watcher does not end.
+    pub fn wait_unwatched(&self, key: &str) -> Result<(), Error> {
+        let path = self.run.join("running").join(key);
+        if path.exists() { file::lock_existing(&path, &format!("container {key}")).map(drop) } else { Ok(()) }
+    }
+
+    /// Says that nothing is left to look after.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn unwatch(&self, key: &str) -> Result<(), Error> {
+        file::remove(&self.run.join("running").join(key))
+    }
+
+    /// The containers whose watchers died, locked against others who would clean up too.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn abandoned(&self) -> Result<Vec<(String, Lock)>, Error> {
+        let folder = self.run.join("running");
+        let mut list = Vec::new();
+        for key in file::names(&folder)? {
+            let lock = file::try_lock(&folder.join(&key))?;
+            list.extend(lock.map(|lock| (key, lock)));
+        }
+        Ok(list)
+    }
+
     /// Reads a record of a container.
     ///
     /// # Errors

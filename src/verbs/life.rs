@@ -65,18 +65,23 @@ impl<K: Kernel> Rnet<K> {
         Ok(count)
     }
 
-    /// Unmakes an endpoint by its record, and forgets it.
+    /// Unmakes an endpoint by its record, forgets it, and its container if it was the last.
     pub(super) fn unmake(&mut self, pending: Pending) -> Result<(), Error> {
+        let key = pending.state.key.clone();
+        self.unmake_in(pending)?;
+        self.store.leave_container(&key);
+        Ok(())
+    }
+
+    /// Unmakes an endpoint by its record, and forgets it.
+    pub(super) fn unmake_in(&mut self, pending: Pending) -> Result<(), Error> {
         let plan = Plan::between(&pending.state.made, &[]);
         let left = self.kernel.take_back(&plan, None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
         self.release(&pending.state)?;
-        let key = pending.state.key.clone();
-        self.store.forget(pending)?;
-        self.store.leave_container(&key);
-        Ok(())
+        self.store.forget(pending)
     }
 
     /// Makes what the network needs, unless it is there.

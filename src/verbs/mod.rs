@@ -2,6 +2,7 @@
 //! environment, and need no runtime.
 
 mod connect;
+mod containers;
 mod disconnect;
 mod life;
 mod networks;
@@ -10,6 +11,7 @@ mod ports;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use connect::{Connect, Connected, Mode};
+pub use containers::{Container, ContainerState, started_at};
 pub use networks::{BUILTIN, CreateNetwork};
 use rnetkit_drivers::{Driver, Id, Network};
 

@@ -1,0 +1,202 @@
+//! Containers of `rnet run`: what is remembered of them, and what happens when they or their watchers end.
+
+use std::fs;
+
+use rnetkit_drivers::{Id, Name, Network};
+use serde::{Deserialize, Serialize};
+
+use super::Rnet;
+use crate::{
+    container_ref::ContainerRef,
+    error::Error,
+    kernel::Kernel,
+    store::{EndpointState, Lock},
+};
+
+/// The record's name in the container's directory.
+const RECORD: &str = "run.json";
+
+/// A container of `rnet run`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Its id.
+    pub id: Id,
+    /// Its name.
+    pub name: Name,
+    /// The command with its arguments; empty for the page.
+    pub command: Vec<String>,
+    /// When it was made: nanoseconds since 1970 in UTC.
+    pub created: u64,
+    /// Its main process, once there is one: its number, and when it started in clock ticks since boot
+    /// (`/proc/PID/stat`, field 22).
+    pub process: Option<(u32, u64)>,
+    /// The exit code, once it has ended.
+    pub exit: Option<u8>,
+    /// It is forgotten when it ends.
+    pub remove: bool,
+    /// Whose network it uses: its own where this is `None`, else `host` or `container:NAME`.
+    pub network_of: Option<String>,
+}
+
+impl ContainerState {
+    /// The number of the main process, if it still is that process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        let (pid, started) = self.process?;
+        (self.exit.is_none() && started_at(pid) == Some(started)).then_some(pid)
+    }
+}
+
+/// When a process started, in clock ticks since boot.
+#[must_use]
+pub fn started_at(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything, so count from its end; the state is the third field.
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// A container as lists show it: one of `rnet run`, or a namespace that is connected to networks.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its key in the store.
+    pub key: String,
+    /// The record of `rnet run`, where it is one of those.
+    pub state: Option<ContainerState>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointState>,
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// The record of a container of `rnet run`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn container_state(&self, container: &ContainerRef) -> Result<Option<ContainerState>, Error> {
+        match container {
+            ContainerRef::Name(name) => self.store.container_record(name.as_str(), RECORD),
+            ContainerRef::Path(_) | ContainerRef::Pid(_) => Ok(None),
+        }
+    }
+
+    /// Takes a name for a new container. The lock says that its watcher lives.
+    ///
+    /// # Errors
+    /// When a container or a named namespace has the name.
+    pub fn begin_container(&mut self, state: &ContainerState) -> Result<Lock, Error> {
+        self.wake()?;
+        self.reap()?;
+        let key = state.name.as_str();
+        let taken = || Error::ContainerExists { name: key.to_owned() };
+        let _lock = self.store.lock_container(key)?;
+        let named = fs::symlink_metadata(format!("/run/netns/{key}")).is_ok();
+        if named || self.store.container_record::<ContainerState>(key, RECORD)?.is_some() {
+            return Err(taken());
+        }
+        if !self.store.endpoints_of(key)?.is_empty() {
+            return Err(taken());
+        }
+        let watching = self.store.watch(key)?;
+        self.store.set_container_record(key, RECORD, state)?;
+        Ok(watching)
+    }
+
+    /// Keeps what changed of a container.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn update_container(&self, state: &ContainerState) -> Result<(), Error> {
+        self.store.set_container_record(state.name.as_str(), RECORD, state)
+    }
+
+    /// Disconnects a container that has ended from all its networks, and remembers its end or forgets it.
+    ///
+    /// # Errors
+    /// When a step fails; the next command tries again.
+    pub fn end_container(&mut self, state: &ContainerState, exit: u8) -> Result<(), Error> {
+        let key = state.name.as_str();
+        self.disconnect_all(key)?;
+        if state.remove {
+            self.store.remove_container(key)?;
+        } else {
+            let ended = ContainerState { exit: Some(exit), process: None, ..state.clone() };
+            self.update_container(&ended)?;
+        }
+        self.store.unwatch(key)
+    }
+
+    /// Forgets a container that has ended.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_container(&mut self, state: &ContainerState) -> Result<(), Error> {
+        self.disconnect_all(state.name.as_str())?;
+        self.store.remove_container(state.name.as_str())
+    }
+
+    /// Disconnects a container from every network that it is in.
+    pub(super) fn disconnect_all(&mut self, key: &str) -> Result<(), Error> {
+        let mut used: Vec<Network> = Vec::new();
+        {
+            let _lock = self.store.lock_container(key)?;
+            for state in self.store.endpoints_of(key)? {
+                if let Some(pending) = self.store.recall(&state.endpoint.network, key)? {
+                    self.unmake_in(pending)?;
+                    used.extend(self.store.network_state(&state.endpoint.network)?.map(|made| made.network));
+                }
+            }
+        }
+        used.iter().try_for_each(|network| self.down_if_unused(network))
+    }
+
+    /// Ends what remains of containers whose watchers were killed.
+    ///
+    /// # Errors
+    /// When records cannot be read, or a step fails.
+    pub fn reap(&mut self) -> Result<usize, Error> {
+        self.take_back_dead()?;
+        let abandoned = self.store.abandoned()?;
+        let count = abandoned.len();
+        for (key, _lock) in abandoned {
+            match self.store.container_record::<ContainerState>(&key, RECORD)? {
+                Some(state) if state.exit.is_none() => {
+                    if let Some(pid) = state.pid() {
+                        kill(pid);
+                    }
+                    // What a shell says of a process that was killed (128 + SIGKILL).
+                    self.end_container(&ContainerState { remove: true, ..state }, 137)?;
+                }
+                _ => self.store.unwatch(&key)?,
+            }
+        }
+        Ok(count)
+    }
+
+    /// All containers: those of `rnet run`, and namespaces that are connected to networks.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn containers(&self) -> Result<Vec<Container>, Error> {
+        let mut list = Vec::new();
+        for key in self.store.container_keys()? {
+            let state = self.store.container_record(&key, RECORD)?;
+            let endpoints = self.store.endpoints_of(&key)?;
+            if state.is_some() || !endpoints.is_empty() {
+                list.push(Container { key, state, endpoints });
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// Ends a process that lost its watcher. Its number was compared with its start a moment ago; a pidfd makes sure that
+/// no other process got the number since.
+fn kill(pid: u32) {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let before = started_at(pid);
+    if let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+        && let Ok(process) = pidfd_open(number, PidfdFlags::empty())
+        && started_at(pid) == before
+    {
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+    }
+}
