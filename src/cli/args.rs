@@ -1,7 +1,7 @@
 //! The words of the command. Values are texts here and parsed by the types that they become, so that every bad
 //! value is refused in the same way.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -35,6 +35,20 @@ pub(crate) enum Command {
     /// Manage networks
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Run a command in a container of its own; without one, a page that shows its network
+    Run(Run),
+    /// Run a command in a container that is there
+    Exec(Exec),
+    /// List containers
+    Ps(Ps),
+    /// Stop containers
+    Stop(Stop),
+    /// Remove containers that have ended
+    Rm(RmContainers),
+    /// Print what a detached container has written
+    Logs(Logs),
+    /// List the published ports of a container
+    Port(Port),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -223,4 +237,133 @@ pub(crate) struct Prune {
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Run {
+    /// The container's name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Its host name (its name unless given)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Go to the background and print the container's id
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Forget the container when it ends (so it is in the foreground anyway)
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// NETWORK, host, none, container:NAME, or name=NETWORK,ip=...,alias=...,mac-address=...,gw-priority=...
+    #[arg(long, alias = "net", value_name = "NETWORK")]
+    pub(crate) network: Vec<String>,
+    /// Publish ports: [[HOST_IP]:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/tcp|udp|sctp]
+    #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
+    pub(crate) publish: Vec<String>,
+    /// A static IPv4 address on the first network
+    #[arg(long)]
+    pub(crate) ip: Option<String>,
+    /// A static IPv6 address on the first network
+    #[arg(long, value_name = "IP")]
+    pub(crate) ip6: Option<String>,
+    /// The hardware address on the first network
+    #[arg(long, value_name = "MAC")]
+    pub(crate) mac_address: Option<String>,
+    /// Another name on the first network
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network_alias: Vec<String>,
+    /// A name server
+    #[arg(long, value_name = "IP")]
+    pub(crate) dns: Vec<String>,
+    /// A domain to search; . for none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dns_search: Vec<String>,
+    /// An option of the resolver
+    #[arg(long, alias = "dns-opt", value_name = "O")]
+    pub(crate) dns_option: Vec<String>,
+    /// A line in /etc/hosts
+    #[arg(long, value_name = "NAME:IP|host-gateway")]
+    pub(crate) add_host: Vec<String>,
+    /// A sysctl of its network: net.*
+    #[arg(long, value_name = "K=V")]
+    pub(crate) sysctl: Vec<String>,
+    /// An environment variable
+    #[arg(short, long, value_name = "K=V")]
+    pub(crate) env: Vec<String>,
+    /// The directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Who to be
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Exec {
+    /// The container
+    pub(crate) container: String,
+    /// An environment variable
+    #[arg(short, long, value_name = "K=V")]
+    pub(crate) env: Vec<String>,
+    /// The directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Who to be
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Ps {
+    /// Also those that have ended
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print ids and commands in full
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// table, json, or a template as {{.Names}}
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Stop {
+    /// The containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+    /// How long to wait for an end before it is forced
+    #[arg(short, long, value_name = "SECONDS", default_value = "10", allow_hyphen_values = true)]
+    pub(crate) time: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RmContainers {
+    /// The containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+    /// End those that run; it is no error if there is no such container
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Logs {
+    /// The container
+    pub(crate) container: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Port {
+    /// The container
+    pub(crate) container: String,
+    /// Only this port of the container: PORT[/PROTO]
+    pub(crate) port: Option<String>,
 }

@@ -2,9 +2,11 @@
 
 mod args;
 mod completions;
+mod containers;
 mod filter;
 mod network;
 mod output;
+mod run;
 pub mod template;
 mod view;
 
@@ -127,6 +129,13 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Network(NetworkCommand::Disconnect(args)) => network::disconnect(&context, &args, &mut out)?,
         Command::Network(NetworkCommand::Rm(args)) => return network::remove(&context, &args, out),
         Command::Network(NetworkCommand::Prune(args)) => network::prune(&context, &args, &mut out)?,
+        Command::Run(args) => return run::run(&context, args),
+        Command::Exec(args) => return containers::run_inside(&context, args),
+        Command::Ps(args) => containers::list(&context, &args, &mut out)?,
+        Command::Stop(args) => return containers::stop(&context, &args, out),
+        Command::Rm(args) => return containers::remove(&context, &args, out),
+        Command::Logs(args) => containers::logs(&context, &args)?,
+        Command::Port(args) => containers::ports(&context, &args, &mut out)?,
         Command::Completions(args) => completions::completions(args.shell, &mut out),
         Command::Man => completions::man(&mut out)?,
     }

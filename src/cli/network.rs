@@ -181,7 +181,7 @@ pub(super) fn inspect(context: &Context, args: &args::Inspect, mut out: Out) -> 
     missing.map_or(Ok(0), Err)
 }
 
-fn merge(earlier: Option<Failure>, failure: Failure) -> Failure {
+pub(super) fn merge(earlier: Option<Failure>, failure: Failure) -> Failure {
     match earlier {
         None => failure,
         Some(mut earlier) => {

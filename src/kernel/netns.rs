@@ -92,6 +92,12 @@ impl Netns {
     }
 }
 
+impl From<Netns> for OwnedFd {
+    fn from(netns: Netns) -> Self {
+        netns.file
+    }
+}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

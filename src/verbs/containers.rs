@@ -2,14 +2,15 @@
 
 use std::fs;
 
-use rnetkit_drivers::{Id, Name, Network};
+use rnetkit_drivers::{Id, InterfaceName, Name, Network, Place, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::Rnet;
 use crate::{
     container_ref::ContainerRef,
     error::Error,
-    kernel::Kernel,
+    kernel::{Kernel, Netns},
+    plan::Plan,
     store::{EndpointState, Lock},
 };
 
@@ -122,6 +123,16 @@ impl<K: Kernel> Rnet<K> {
             self.update_container(&ended)?;
         }
         self.store.unwatch(key)
+    }
+
+    /// Brings the loopback interface of a namespace without networks up.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the kernel refuses.
+    pub fn bring_loopback_up(&mut self, netns: std::os::fd::OwnedFd) -> Result<(), Error> {
+        let netns = Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
+        let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
+        self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
     }
 
     /// Forgets a container that has ended.
