@@ -141,7 +141,8 @@ impl FromStr for PortMapping {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let wrap = |error: Invalid| {
-            Invalid::new("port to publish", text, format!("{} \"{}\": {}", error.what, error.value, error.reason))
+            let value = crate::model::Escaped(&error.value);
+            Invalid::new("port to publish", text, format!("{} \"{value}\": {}", error.what, error.reason))
         };
         let (ports, protocol) = match text.rsplit_once('/') {
             Some((ports, protocol)) => (ports, protocol.parse().map_err(wrap)?),

@@ -12,9 +12,17 @@ use crate::{
 /// Where named namespaces are (`ip-netns(8)`); `/var/run` is the same place by its old name.
 const NAMED: [&str; 2] = ["/run/netns/", "/var/run/netns/"];
 
-/// A container as users name it.
+/// A container as users name it. `Display` shows it as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ContainerRef {
+pub struct ContainerRef {
+    given: String,
+    /// What it means.
+    pub means: Means,
+}
+
+/// What a reference to a container means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Means {
     /// A container of `rnet run`, or a named namespace.
     Name(Name),
     /// A namespace file.
@@ -24,6 +32,20 @@ pub enum ContainerRef {
 }
 
 impl std::str::FromStr for ContainerRef {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Ok(Self { given: shown(text), means: text.parse()? })
+    }
+}
+
+impl From<Name> for ContainerRef {
+    fn from(name: Name) -> Self {
+        Self { given: name.to_string(), means: Means::Name(name) }
+    }
+}
+
+impl std::str::FromStr for Means {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
@@ -54,23 +76,25 @@ impl std::str::FromStr for ContainerRef {
 
 impl std::fmt::Display for ContainerRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(name) => name.fmt(f),
-            Self::Path(path) => write!(f, "{}", shown(&path.to_string_lossy())),
-            Self::Pid(pid) => write!(f, "pid:{pid}"),
-        }
+        f.write_str(&self.given)
     }
 }
 
 impl ContainerRef {
+    /// What the container is called, however it was given.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.means {
+            Means::Name(name) => name.to_string(),
+            Means::Path(path) => path.to_string_lossy().into_owned(),
+            Means::Pid(pid) => format!("pid:{pid}"),
+        }
+    }
+
     /// A file name that is the container's alone. Names have no `%`, so nothing else becomes a name.
     #[must_use]
     pub fn key(&self) -> String {
-        let text = match self {
-            Self::Name(name) => return name.to_string(),
-            Self::Path(path) => path.to_string_lossy().into_owned(),
-            Self::Pid(pid) => format!("pid:{pid}"),
-        };
+        let text = self.name();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02x}") }).collect()
     }
@@ -80,10 +104,10 @@ impl ContainerRef {
     /// # Errors
     /// When there is none, when it is no network namespace, or when it is the host's own.
     pub fn open(&self, process: Option<u32>, host: (u64, u64)) -> Result<(Netns, PathBuf), Error> {
-        let path = match (self, process) {
-            (_, Some(pid)) | (&Self::Pid(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
-            (Self::Name(name), None) => Path::new(NAMED[0]).join(name.as_str()),
-            (Self::Path(path), None) => path.clone(),
+        let path = match (&self.means, process) {
+            (_, Some(pid)) | (&Means::Pid(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            (Means::Name(name), None) => Path::new(NAMED[0]).join(name.as_str()),
+            (Means::Path(path), None) => path.clone(),
         };
         let netns = Netns::open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
         if netns.identity() == host {
@@ -94,14 +118,14 @@ impl ContainerRef {
 
     fn refused(&self, path: &Path, refusal: &Refusal) -> Error {
         let named = self.to_string();
-        match (refusal.errno, self) {
-            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Self::Name(_)) => {
+        match (refusal.errno, &self.means) {
+            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Name(_)) => {
                 Error::ContainerNotFound { name: named, reason: format!(": no container of rnet run, and no {}", path.display()) }
             }
-            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Self::Pid(_)) => {
+            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Pid(_)) => {
                 Error::ContainerNotFound { name: named, reason: ": there is no such process".to_owned() }
             }
-            (libc::ENOENT | libc::ENOTDIR, Self::Path(_)) => {
+            (libc::ENOENT | libc::ENOTDIR, Means::Path(_)) => {
                 Error::ContainerNotFound { name: named, reason: ": there is no such file".to_owned() }
             }
             (libc::EINVAL | libc::ENXIO | libc::ENODEV, _) => {

@@ -4,7 +4,7 @@
 use std::{fmt, io, net::IpAddr, path::PathBuf};
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{BadOption, Invalid, Protocol, model::Escaped, port::socket_text};
+use rnetkit_drivers::{BadOption, Invalid, MacAddress, Protocol, model::Escaped, port::socket_text};
 
 use crate::{kernel::Refusal, plan::Step};
 
@@ -96,6 +96,14 @@ pub enum Error {
         address: IpAddr,
         /// Who has it.
         by: String,
+        /// The network.
+        network: String,
+    },
+    /// The hardware address belongs to another container of the network.
+    #[error("MAC address {mac} is in use on network {network}")]
+    MacTaken {
+        /// The hardware address.
+        mac: MacAddress,
         /// The network.
         network: String,
     },
@@ -314,7 +322,7 @@ impl Error {
             Self::NetworkNotFound { .. } | Self::DriverNotFound { .. } => Kind::NotFound,
             Self::ContainerNotFound { .. } | Self::NotConnected { .. } => Kind::NotFound,
             Self::ContainerExists { .. } | Self::NetworkAmbiguous { .. } | Self::NetworkExists { .. } | Self::SubnetTaken { .. } => Kind::Conflict,
-            Self::AddressTaken { .. } | Self::PortTaken { .. } | Self::AlreadyConnected { .. } => Kind::Conflict,
+            Self::AddressTaken { .. } | Self::MacTaken { .. } | Self::PortTaken { .. } | Self::AlreadyConnected { .. } => Kind::Conflict,
             Self::HasEndpoints { .. } | Self::InterfaceTaken { .. } | Self::LinkTaken { .. } => Kind::Conflict,
             Self::PoolsExhausted { .. } | Self::PoolExhausted { .. } => Kind::Exhausted,
             Self::PortsExhausted { .. } | Self::BridgeFull { .. } => Kind::Exhausted,

@@ -241,7 +241,7 @@ fn remove_one(rnet: &mut Rnet<Linux>, name: &str, force: bool) -> Result<bool, F
         }
         end_process(rnet, &state, None)?;
     }
-    if let Some(ended) = rnet.container_state(&ContainerRef::Name(state.name.clone()))? {
+    if let Some(ended) = rnet.container_state(&state.name.clone().into())? {
         rnet.forget_container(&ended)?;
     }
     Ok(true)

@@ -178,7 +178,9 @@ fn refuse_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let mut lines = text.lines().map(|line| crate::drivers::model::Escaped(line).to_string());
     let first = lines.next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    let is_value = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
+    let value = error.get(clap::error::ContextKind::InvalidValue);
+    let has_value = matches!(value, Some(clap::error::ContextValue::String(value)) if !value.is_empty());
+    let is_value = has_value && matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
     let rest = lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
     let usage = rest.map(|line| line.replace("Usage: ", "usage: ")).collect::<Vec<_>>();
     let failure = Failure::new(if is_value { first } else { [vec![first], usage].concat().join("; ") });

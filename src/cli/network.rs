@@ -87,7 +87,8 @@ pub(super) fn ip(what: &'static str, text: &str) -> Result<IpAddr, Invalid> {
 fn cidr(what: &'static str, text: &str) -> Result<IpNetwork, Invalid> {
     let wrong = || Invalid::new(what, text, "it must be an address and a length, as 10.0.0.0/24");
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;
-    if length.is_empty() || length.len() > 3 || !length.bytes().all(|digit| digit.is_ascii_digit()) {
+    let padded = length.len() > 1 && length.starts_with('0');
+    if length.is_empty() || padded || length.len() > 3 || !length.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(wrong());
     }
     let address = ip(what, address).map_err(|error| Invalid::new(what, text, error.reason))?;

@@ -395,7 +395,7 @@ fn plain_options(args: &args::Run, first: &mut Connect) -> Result<(), Failure> {
 
 /// `NETWORK`, or `name=NETWORK,ip=...,alias=...,mac-address=...,gw-priority=...`.
 fn long_form(text: &str, name: &Name) -> Result<Connect, Failure> {
-    let container = ContainerRef::Name(name.clone());
+    let container = ContainerRef::from(name.clone());
     if !text.contains('=') {
         return Ok(Connect::new(text, container));
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use rnetkit_drivers::{InterfaceName, Place, PortRange, Protocol, Resource};
 
@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
                 if let Some(mac) = pinned {
-                    self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_REPLACE)?;
+                    self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_EXCL)?;
                 }
                 self.request(Place::Host, link::set_alias(index, alias), 0)?;
             }

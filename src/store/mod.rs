@@ -263,6 +263,11 @@ impl Store {
     /// # Errors
     /// When it cannot be removed.
     pub fn clear_host_state(&self) -> Result<(), Error> {
+        let ports = self.run.join("ports");
+        match fs::remove_dir_all(&ports) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(ports, error)),
+            _ => {}
+        }
         file::remove(&self.run.join("host.json"))
     }
 
@@ -289,6 +294,25 @@ impl Store {
         let folder = self.network_dir(&network.id);
         file::make_dir(&folder)?;
         file::lock(&folder.join(".lock"), &format!("network {}", network.name))
+    }
+
+    /// Says that a living process removes the network, as long as the lock is held.
+    ///
+    /// # Errors
+    /// When another process is at it.
+    pub fn lock_removal(&self, network: &Network) -> Result<Lock, Error> {
+        let folder = self.network_dir(&network.id);
+        file::make_dir(&folder)?;
+        file::lock(&folder.join(".removal"), &format!("network {}", network.name))
+    }
+
+    /// Whether a living process removes the network.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_being_removed(&self, network: &Network) -> Result<bool, Error> {
+        let path = self.network_dir(&network.id).join(".removal");
+        Ok(path.exists() && file::try_lock(&path)?.is_none())
     }
 
     /// What was made for a network; `None` where nothing was.

@@ -65,11 +65,21 @@ impl Numbers {
         self.bytes[..HEAD].copy_from_slice(&now.to_le_bytes());
     }
 
-    /// The lowest free number: one that has rested if there is one, else any.
+    /// The lowest free number that is usable: one that has rested if there is one, else any.
     #[must_use]
-    pub fn lowest_free(&self, range: Range<u32>) -> Option<u32> {
+    pub fn lowest_free(&self, range: Range<u32>, usable: impl Fn(u32) -> bool) -> Option<u32> {
         let all = [self.part(0), self.part(1), self.part(2)];
-        bitmap::lowest_free(&all, range.clone()).or_else(|| bitmap::lowest_free(&all[..1], range))
+        let search = |sets: &[&[u8]]| {
+            let mut from = range.start;
+            while let Some(number) = bitmap::lowest_free(sets, from..range.end) {
+                if usable(number) {
+                    return Some(number);
+                }
+                from = number + 1;
+            }
+            None
+        };
+        search(&all).or_else(|| search(&all[..1]))
     }
 
     /// Whether the number is taken.
@@ -89,6 +99,12 @@ impl Numbers {
         let length = self.length;
         bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, false);
         bitmap::put(&mut self.bytes[HEAD + length..HEAD + 2 * length], number, true);
+    }
+
+    /// Gives a number back that nobody used: it need not rest.
+    pub fn put_back(&mut self, number: u32) {
+        let length = self.length;
+        bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, false);
     }
 
     /// Takes these numbers and no others.
@@ -119,11 +135,11 @@ mod tests {
         numbers.take(0);
         numbers.take(1);
         numbers.free(0);
-        assert_eq!(numbers.lowest_free(0..4), Some(2));
-        assert_eq!(numbers.lowest_free(0..2), Some(0), "it is given out where no other is free");
+        assert_eq!(numbers.lowest_free(0..4, |_| true), Some(2));
+        assert_eq!(numbers.lowest_free(0..2, |_| true), Some(0), "it is given out where no other is free");
         numbers.save(&path).unwrap();
-        assert_eq!(open(&path, 1031).lowest_free(0..4), Some(2));
-        assert_eq!(open(&path, 1061).lowest_free(0..4), Some(0));
+        assert_eq!(open(&path, 1031).lowest_free(0..4, |_| true), Some(2));
+        assert_eq!(open(&path, 1061).lowest_free(0..4, |_| true), Some(0));
         fs::remove_file(path).unwrap();
     }
 }

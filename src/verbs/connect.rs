@@ -8,7 +8,7 @@ use rnetkit_drivers::{
     bridge::{self, EndpointSettings, Settings},
 };
 
-use super::Rnet;
+use super::{Rnet, disconnect::Rest};
 use crate::{
     container_ref::ContainerRef,
     error::Error,
@@ -147,7 +147,7 @@ impl<K: Kernel> Rnet<K> {
                 }
                 Err(error) => error,
             };
-            self.release(&pending.state)?;
+            self.release(&pending.state, Rest::No)?;
             self.store.forget(pending)?;
             let error = self.explain(error, network, target, &endpoint);
             match &error {
@@ -179,6 +179,9 @@ impl<K: Kernel> Rnet<K> {
             libc::EXFULL => Error::BridgeFull { network: network.name.to_string() },
             libc::EEXIST if on_veth => {
                 Error::InterfaceTaken { container: name, interface: endpoint.interface.to_string() }
+            }
+            libc::EEXIST if step.starts_with("+ port ") => {
+                Error::MacTaken { mac: endpoint.mac, network: network.name.to_string() }
             }
             libc::EEXIST => match endpoint.ports.iter().find(|port| step.contains(&port.to_string())) {
                 Some(port) => Error::PortTaken {
@@ -215,10 +218,7 @@ impl<K: Kernel> Rnet<K> {
                 None => super::new_id()?,
             },
         };
-        let name = match &wanted.container {
-            ContainerRef::Path(path) => path.to_string_lossy().into_owned(),
-            other => other.to_string(),
-        };
+        let name = wanted.container.name();
         let container = Container { id, name, netns: path.to_string_lossy().into_owned(), device, inode };
         Ok(Target { key, netns, container })
     }
@@ -275,24 +275,26 @@ impl<K: Kernel> Rnet<K> {
         })
     }
 
-    /// Chooses addresses and ports, and writes down everything that may come to exist.
+    /// Chooses addresses and ports, and writes down everything that may come to exist. Under the network's lock, so
+    /// that nobody removes the network between.
     fn reserve(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState], skip: &[InterfaceName]) -> Result<Pending, Error> {
         let mut state = self.draft(wanted, network, target, others, skip)?;
+        let _lock = self.store.lock_network(network)?;
+        if self.store.network_state(&network.id)?.is_none_or(|made| made.pending) {
+            return Err(Error::NetworkNotFound { name: network.name.to_string() });
+        }
         let result = self.reserve_into(&mut state, wanted, network, others);
-        match result {
-            Ok(()) => self.store.reserve(state.clone()).map_err(|error| self.let_go(&state, error)),
-            Err(error) => Err(self.let_go(&state, error)),
+        match result.and_then(|()| self.store.reserve(state.clone())) {
+            Ok(pending) => Ok(pending),
+            Err(error) => Err(self.let_go(&state, network, error)),
         }
     }
 
     fn reserve_into(&mut self, state: &mut EndpointState, wanted: &Connect, network: &Network, others: &[EndpointState]) -> Result<(), Error> {
-        {
-            let _lock = if network.pools.is_empty() { None } else { Some(self.store.lock_network(network)?) };
-            for pool in &network.pools {
-                let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
-                let address = self.take_address(network, pool, static_address)?;
-                state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
-            }
+        for pool in &network.pools {
+            let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
+            let address = self.take_address(network, pool, static_address)?;
+            state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
         self.take_ports(network, wanted, &mut state.endpoint)?;
@@ -301,9 +303,10 @@ impl<K: Kernel> Rnet<K> {
         Ok(())
     }
 
-    /// Gives back what was reserved before a failure.
-    fn let_go(&mut self, state: &EndpointState, error: Error) -> Error {
-        match self.release(state) {
+    /// Gives back what was reserved before a failure. The caller holds the network's lock.
+    fn let_go(&mut self, state: &EndpointState, network: &Network, error: Error) -> Error {
+        let given_back = self.release_addresses(network, &state.endpoint, Rest::No);
+        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports)) {
             Ok(()) => error,
             Err(also) => also,
         }
@@ -426,16 +429,9 @@ pub(super) fn size(pool: &Pool) -> u32 {
 /// The lowest number that is neither taken nor reserved.
 fn lowest(numbers: &crate::store::Numbers, pool: &Pool) -> Option<u32> {
     let window = ipam::window(pool);
-    let end = u32::try_from(window.end).unwrap_or(u32::MAX);
-    let mut from = u32::try_from(window.start).ok()?;
-    let is_free = |offset| ipam::address_at(&pool.subnet, u128::from(offset)).is_some_and(|a| ipam::reserved(pool, a).is_none());
-    while let Some(offset) = numbers.lowest_free(from..end) {
-        if is_free(offset) {
-            return Some(offset);
-        }
-        from = offset + 1;
-    }
-    None
+    let range = u32::try_from(window.start).ok()?..u32::try_from(window.end).unwrap_or(u32::MAX);
+    let address = |offset| ipam::address_at(&pool.subnet, u128::from(offset));
+    numbers.lowest_free(range, |offset| address(offset).is_some_and(|address| ipam::reserved(pool, address).is_none()))
 }
 
 fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Rnet;
 use crate::{
-    container_ref::ContainerRef,
+    container_ref::{ContainerRef, Means},
     error::Error,
     kernel::{Kernel, Netns},
     plan::Plan,
@@ -73,9 +73,9 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When it cannot be read.
     pub fn container_state(&self, container: &ContainerRef) -> Result<Option<ContainerState>, Error> {
-        match container {
-            ContainerRef::Name(name) => self.store.container_record(name.as_str(), RECORD),
-            ContainerRef::Path(_) | ContainerRef::Pid(_) => Ok(None),
+        match &container.means {
+            Means::Name(name) => self.store.container_record(name.as_str(), RECORD),
+            Means::Path(_) | Means::Pid(_) => Ok(None),
         }
     }
 

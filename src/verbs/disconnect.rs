@@ -64,23 +64,41 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Gives back addresses and ports.
-    pub(super) fn release(&mut self, state: &EndpointState) -> Result<(), Error> {
+    pub(super) fn release(&mut self, state: &EndpointState, rest: Rest) -> Result<(), Error> {
         let endpoint = &state.endpoint;
         let network = self.store.network_state(&endpoint.network)?.map(|state| state.network);
         if let Some(network) = network.filter(|_| !endpoint.addresses.is_empty()) {
             let _lock = self.store.lock_network(&network)?;
-            for pool in &network.pools {
-                let address = endpoint.address(pool.subnet.is_ipv6());
-                let offset = address.and_then(|address| ipam::offset_of(&pool.subnet, address.ip()));
-                let Some(offset) = offset.and_then(|offset| u32::try_from(offset).ok()) else { continue };
-                self.store.with_addresses(&network.id, &pool.subnet, size(pool), super::uptime(), |numbers| {
-                    numbers.free(offset);
-                    Ok(())
-                })?;
-            }
+            self.release_addresses(&network, endpoint, rest)?;
         }
         self.release_ports(&endpoint.ports)
     }
+
+    /// Gives addresses back. The caller holds the network's lock.
+    pub(super) fn release_addresses(&mut self, network: &Network, endpoint: &Endpoint, rest: Rest) -> Result<(), Error> {
+        for pool in &network.pools {
+            let address = endpoint.address(pool.subnet.is_ipv6());
+            let offset = address.and_then(|address| ipam::offset_of(&pool.subnet, address.ip()));
+            let Some(offset) = offset.and_then(|offset| u32::try_from(offset).ok()) else { continue };
+            self.store.with_addresses(&network.id, &pool.subnet, size(pool), super::uptime(), |numbers| {
+                match rest {
+                    Rest::Yes => numbers.free(offset),
+                    Rest::No => numbers.put_back(offset),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an address that is given back is kept from others for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It was used: neighbours and flows may remember it.
+    Yes,
+    /// Nobody ever had it.
+    No,
 }
 
 /// Gateways.

@@ -80,7 +80,7 @@ impl<K: Kernel> Rnet<K> {
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
-        self.release(&pending.state)?;
+        self.release(&pending.state, super::disconnect::Rest::Yes)?;
         self.store.forget(pending)
     }
 
@@ -97,9 +97,13 @@ impl<K: Kernel> Rnet<K> {
         let _lock = self.store.lock_network(network)?;
         match self.store.network_state(&network.id)? {
             Some(state) if !state.pending => return Ok(state.network),
+            Some(_) if self.store.is_being_removed(network)? => {
+                return Err(Error::NetworkNotFound { name: network.name.to_string() });
+            }
             Some(state) => self.tear_down(&state)?,
             None => {}
         }
+        self.refuse_removed(network)?;
         let network = self.complete(network)?;
         let list = Self::driver(&network)?.network(&network)?;
         let (shared, own): (Vec<Resource>, Vec<Resource>) = list.into_iter().partition(Resource::is_shared);
@@ -111,9 +115,20 @@ impl<K: Kernel> Rnet<K> {
             self.unshare()?;
             return Err(name_clash(error, &state.network));
         }
+        for pool in &state.network.pools {
+            let size = super::connect::size(pool);
+            self.store.with_addresses(&state.network.id, &pool.subnet, size, super::uptime(), |_| Ok(()))?;
+        }
         state.pending = false;
         self.store.set_network_state(&state)?;
         Ok(state.network)
+    }
+
+    /// A network that was removed meanwhile is not made again.
+    fn refuse_removed(&self, network: &Network) -> Result<(), Error> {
+        let builtin = super::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
+        let defined = builtin || self.store.definition(&network.name)?.is_some_and(|other| other.id == network.id);
+        if defined { Ok(()) } else { Err(Error::NetworkNotFound { name: network.name.to_string() }) }
     }
 
     /// The steps that `up` would run.

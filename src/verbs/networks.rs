@@ -81,7 +81,7 @@ impl<K: Kernel> Rnet<K> {
         let driver = driver(&wanted.driver)?;
         let abilities = driver.abilities();
         if !abilities.creatable {
-            let what = format!("driver {} has one network only, which is there already", driver.name());
+            let what = format!("driver {} has one network only, which is there already", wanted.driver);
             return Err(Error::Unsupported { what });
         }
         if !["default", "null"].contains(&wanted.ipam_driver.as_str()) {
@@ -158,6 +158,10 @@ impl<K: Kernel> Rnet<K> {
             if let Some(pool) = network.pools.iter().find(|pool| ipam::overlaps(&pool.subnet, subnet)) {
                 return taken(format!("{} of network {}", pool.subnet, network.name));
             }
+        }
+        let all = self.taken()?;
+        if let Some(kept) = self.kept_for_bridge(&all)?.filter(|kept| ipam::overlaps(kept, subnet)) {
+            return taken(format!("{kept}, which is kept for network bridge"));
         }
         let routes = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
         match routes.iter().find(|route| ipam::overlaps(route, subnet)) {
@@ -272,14 +276,14 @@ impl<K: Kernel> Rnet<K> {
             return Ok((network, plan));
         }
         self.take_back_dead()?;
-        let _host = self.store.lock_host()?;
-        let _lock = self.store.lock_network(&network)?;
-        let endpoints = self.store.all_endpoints(&network.id)?;
-        refuse_endpoints(&network, &endpoints, force)?;
-        let mut state = self.store.network_state(&network.id)?.unwrap_or(NetworkState { network: network.clone(), pending: true, made: Vec::new() });
-        state.pending = true;
-        self.remove_all(&state, &endpoints)?;
-        self.store.undefine(&network.name)?;
+        let endpoints = {
+            let _host = self.store.lock_host()?;
+            let _lock = self.store.lock_network(&network)?;
+            let endpoints = self.store.all_endpoints(&network.id)?;
+            refuse_endpoints(&network, &endpoints, force)?;
+            endpoints
+        };
+        self.remove_all(&network, endpoints)?;
         Ok((network, Plan::default()))
     }
 
@@ -292,29 +296,49 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Endpoints and network in one plan, so that the kernel deletes their links together.
-    fn remove_all(&mut self, state: &NetworkState, endpoints: &[EndpointState]) -> Result<(), Error> {
+    ///
+    /// Locks are taken in the order in which connect takes them: containers, host, network. Whoever connects
+    /// meanwhile finds the network gone; whoever had begun is waited for.
+    fn remove_all(&mut self, network: &Network, endpoints: Vec<EndpointState>) -> Result<(), Error> {
+        let removal = self.store.lock_removal(network)?;
+        let made = self.begin_removal(network)?;
+        let mut keys: Vec<String> = endpoints.into_iter().chain(self.store.all_endpoints(&network.id)?).map(|state| state.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
         let mut recalled = Vec::new();
         let mut locks = Vec::new();
-        for endpoint in endpoints {
-            locks.push(self.store.lock_container(&endpoint.key)?);
-            recalled.extend(self.store.recall(&state.network.id, &endpoint.key)?);
+        for key in &keys {
+            locks.push(self.store.lock_container(key)?);
+            recalled.extend(self.store.recall(&network.id, key)?);
         }
-        self.store.set_network_state(state)?;
-        let mut made = state.made.clone();
-        made.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
+        let _host = self.store.lock_host()?;
+        let lock = self.store.lock_network(network)?;
+        let mut all = made.made.clone();
+        all.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
         let others = self.hand_over_gateways(&recalled)?;
-        let left = self.kernel.take_back(&removal(&made), None);
+        let left = self.kernel.take_back(&together(&all), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
         for pending in recalled {
             self.release_ports(&pending.state.endpoint.ports)?;
-            let key = pending.state.key.clone();
             self.store.forget(pending)?;
-            self.store.leave_container(&key);
         }
+        keys.iter().for_each(|key| self.store.leave_container(key));
         self.take_gateways(others);
-        self.tear_down(&NetworkState { made: Vec::new(), ..state.clone() })
+        self.store.undefine(&network.name)?;
+        drop((removal, lock));
+        self.tear_down(&NetworkState { made: Vec::new(), ..made })
+    }
+
+    /// From now on nobody connects. Returns what was made for the network.
+    fn begin_removal(&mut self, network: &Network) -> Result<NetworkState, Error> {
+        let _host = self.store.lock_host()?;
+        let _lock = self.store.lock_network(network)?;
+        let state = self.store.network_state(&network.id)?;
+        let state = NetworkState { pending: true, ..state.unwrap_or(NetworkState { network: network.clone(), pending: true, made: Vec::new() }) };
+        self.store.set_network_state(&state)?;
+        Ok(state)
     }
 
     /// Removes every network of users that has no endpoint, if `wanted` says so; returns their names.
@@ -341,7 +365,7 @@ impl<K: Kernel> Rnet<K> {
 
 /// Elements of the firewall first, then links, the bridge last: the order in which the kernel takes them in the
 /// fewest messages.
-fn removal(made: &[rnetkit_drivers::Resource]) -> Plan {
+fn together(made: &[rnetkit_drivers::Resource]) -> Plan {
     use rnetkit_drivers::Resource;
     let mut plan = Plan::between(made, &[]);
     plan.steps.sort_by_key(|step| match step {

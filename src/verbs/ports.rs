@@ -1,6 +1,6 @@
 //! Publishing: which host ports an endpoint gets, and that nobody else has them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rnetkit_drivers::{
     Endpoint, Network, PortMapping, PortRange, Protocol, Publication,
@@ -67,13 +67,14 @@ impl<K: Kernel> Rnet<K> {
 
     /// Takes these ports on every address of the request, or none.
     fn take_exactly(&mut self, request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
-        for (number, host) in request.hosts.iter().enumerate() {
+        let hosts = marked(&request.hosts);
+        for (number, host) in hosts.iter().enumerate() {
             if self.mark(*host, request.protocol, ports)? {
                 continue;
             }
             // Perhaps a dead process left its mark and no record: the records have the last word.
             if let Err(error) = self.refuse_published(request, ports, endpoint) {
-                for host in &request.hosts[..number] {
+                for host in &hosts[..number] {
                     self.unmark(*host, request.protocol, ports)?;
                 }
                 return Err(error);
@@ -103,7 +104,7 @@ impl<K: Kernel> Rnet<K> {
 
     fn lowest_free_port(&self, host: IpAddr, protocol: Protocol, first: u16, last: u16) -> Result<Option<u16>, Error> {
         let range = u32::from(first)..u32::from(last) + 1;
-        let found = self.store.with_ports(host, protocol, super::uptime(), |numbers| Ok(numbers.lowest_free(range)))?;
+        let found = self.store.with_ports(host, protocol, super::uptime(), |numbers| Ok(numbers.lowest_free(range, |_| true)))?;
         Ok(found.and_then(|port| u16::try_from(port).ok()))
     }
 
@@ -135,7 +136,10 @@ impl<K: Kernel> Rnet<K> {
 
     /// Gives published ports back.
     pub(super) fn release_ports(&self, ports: &[Publication]) -> Result<(), Error> {
-        ports.iter().try_for_each(|port| self.unmark(port.host, port.protocol, port.host_ports))
+        ports.iter().try_for_each(|port| {
+            let hosts = marked(&[port.host]);
+            hosts.into_iter().try_for_each(|host| self.unmark(host, port.protocol, port.host_ports))
+        })
     }
 
     /// A port on which a process of the host listens would be taken away from it.
@@ -160,13 +164,14 @@ impl<K: Kernel> Rnet<K> {
     /// A port that a container has, this one included.
     fn refuse_published(&self, request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
         let claims = |publication: &Publication| {
-            request.hosts.contains(&publication.host)
+            marked(&request.hosts).iter().any(|host| marked(&[publication.host]).contains(host))
                 && publication.protocol == request.protocol
                 && publication.host_ports.overlaps(&ports)
         };
         let taken = |publication: &Publication, by: String| {
             let port = publication.host_ports.first.max(ports.first);
-            Err(Error::PortTaken { port: port_text(publication.host, port), protocol: request.protocol, by })
+            let host = if request.hosts.contains(&publication.host) { publication.host } else { wildcard(publication.host.is_ipv6()) };
+            Err(Error::PortTaken { port: port_text(host, port), protocol: request.protocol, by })
         };
         if let Some(publication) = endpoint.ports.iter().find(|publication| claims(publication)) {
             return taken(publication, "to be published twice".to_owned());
@@ -179,6 +184,17 @@ impl<K: Kernel> Rnet<K> {
         }
         Ok(())
     }
+}
+
+/// The addresses whose ports are claimed: all addresses of a family include its loopback, where there can be one
+/// answer only. Other specific addresses live beside all addresses, and win.
+fn marked(hosts: &[IpAddr]) -> Vec<IpAddr> {
+    let loopback = |host: &IpAddr| match host {
+        IpAddr::V4(address) if address.is_unspecified() => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        IpAddr::V6(address) if address.is_unspecified() => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        _ => None,
+    };
+    hosts.iter().flat_map(|host| [Some(*host), loopback(host)]).flatten().collect()
 }
 
 /// Whether the host port is rnet's to choose: none was asked for, or any of a range for one container port.
