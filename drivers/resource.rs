@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{InterfaceName, MacAddress},
-    port::Publication,
+    port::{PortRange, Protocol, Publication, socket_text},
 };
 
 /// In whose network namespace a resource is.
@@ -94,6 +94,22 @@ pub enum Member {
         link: InterfaceName,
         /// Of which family.
         family: Family,
+    },
+    /// The members' own addresses are open to whoever has a route to them.
+    Unprotected {
+        /// The bridge.
+        link: InterfaceName,
+        /// Of which family.
+        family: Family,
+    },
+    /// Ports of a container that are open on its own address.
+    Open {
+        /// The container's address.
+        address: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// The ports.
+        ports: PortRange,
     },
     /// The host's own address on a bridge answers on that bridge only.
     Gateway {
@@ -300,6 +316,10 @@ impl fmt::Display for Member {
             Self::Talking { link } => write!(f, "firewall: members of {link} may talk to each other"),
             Self::Internal { link } => write!(f, "firewall: {link} has no way in or out"),
             Self::Masquerade { link, family } => write!(f, "firewall: masquerade {family} from {link}"),
+            Self::Unprotected { link, family } => write!(f, "firewall: {link} is open with {family}"),
+            Self::Open { address, protocol, ports } => {
+                write!(f, "firewall: open {}/{protocol}", socket_text(*address, &ports.to_string()))
+            }
             Self::Gateway { link, address } => write!(f, "firewall: {address} answers on {link} only"),
             Self::Pinned { link, mac } => write!(f, "firewall: {link} sends as {mac} only"),
             Self::Address { link, address } => write!(f, "firewall: {link} sends as {address} only"),

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 pub use settings::{EndpointSettings, GatewayMode, Settings};
 
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place, Resource, Setting,
+    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource, Setting,
 };
 
 /// The device of the network `bridge`, which is there without being made.
@@ -79,7 +79,7 @@ impl Driver for Bridge {
             let addresses = endpoint.addresses.iter().map(IpNetwork::ip);
             list.extend(addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })));
         }
-        list.extend(endpoint.ports.iter().cloned().map(Resource::Published));
+        list.extend(endpoint.ports.iter().map(|port| published(port, &settings)));
         list.push(Resource::Port {
             link: port.clone(),
             alias: alias(network, Some(endpoint)),
@@ -89,6 +89,17 @@ impl Driver for Bridge {
         });
         list.push(Resource::Up { place: Place::Host, link: port });
         Ok(list)
+    }
+}
+
+/// Where addresses are routed a published port is opened on the container's own address, and nothing is translated.
+fn published(port: &Publication, settings: &Settings) -> Resource {
+    match settings.gateway_mode(Family::of(port.target)) {
+        GatewayMode::Routed => {
+            let (address, protocol, ports) = (port.target, port.protocol, port.target_ports);
+            Resource::Member(Member::Open { address, protocol, ports })
+        }
+        GatewayMode::Nat | GatewayMode::NatUnprotected | GatewayMode::Isolated => Resource::Published(port.clone()),
     }
 }
 
@@ -141,6 +152,9 @@ fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
         members.push(Member::Internal { link: link() });
     }
     for (ipv6, family) in [(false, Family::Ipv4), (true, Family::Ipv6)] {
+        if settings.gateway_mode(family) == GatewayMode::NatUnprotected && network.has_family(ipv6) && !network.internal {
+            members.push(Member::Unprotected { link: link(), family });
+        }
         if settings.masquerades(family) && network.has_family(ipv6) && !network.internal {
             members.push(Member::Masquerade { link: link(), family });
         }

@@ -47,11 +47,13 @@ impl fmt::Display for GatewayMode {
     }
 }
 
-static NETWORK_OPTIONS: [Known; 8] = [
+static NETWORK_OPTIONS: [Known; 10] = [
     Known { long: "com.docker.network.bridge.name", short: "name" },
     Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
     Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
     Known { long: "com.docker.network.bridge.host_binding_ipv4", short: "host-binding-ipv4" },
+    Known { long: "com.docker.network.bridge.gateway_mode_ipv4", short: "gateway-mode-ipv4" },
+    Known { long: "com.docker.network.bridge.gateway_mode_ipv6", short: "gateway-mode-ipv6" },
     Known { long: "com.docker.network.bridge.inhibit_ipv4", short: "inhibit-ipv4" },
     Known { long: "com.docker.network.driver.mtu", short: "mtu" },
     Known { long: "com.docker.network.container_iface_prefix", short: "iface-prefix" },
@@ -73,6 +75,8 @@ pub struct Settings {
     pub masquerade: bool,
     /// The host address of published ports that name none.
     pub host_binding: Option<IpAddr>,
+    /// How containers meet the world with IPv4, and with IPv6.
+    pub gateway_modes: [GatewayMode; 2],
     /// The bridge has no IPv4 address.
     pub inhibit_ipv4: bool,
     /// Interfaces in containers are called this and a number.
@@ -110,6 +114,7 @@ impl Settings {
             icc: options.switch("icc", true)?,
             masquerade: options.switch("masquerade", true)?,
             host_binding: options.parsed("host-binding-ipv4", "it must be an IP address")?,
+            gateway_modes: [mode(&options, network, "gateway-mode-ipv4")?, mode(&options, network, "gateway-mode-ipv6")?],
             inhibit_ipv4: options.switch("inhibit-ipv4", false)?,
             interface_prefix,
             spoof_check: options.switch("spoof-check", true)?,
@@ -118,15 +123,31 @@ impl Settings {
 
     /// Whether members take the host's address of that family on the way out.
     #[must_use]
-    pub fn masquerades(&self, _: Family) -> bool {
-        self.masquerade
+    pub fn masquerades(&self, family: Family) -> bool {
+        self.masquerade && self.gateway_mode(family) != GatewayMode::Routed
+    }
+
+    /// How containers meet the world with that family.
+    #[must_use]
+    pub fn gateway_mode(&self, family: Family) -> GatewayMode {
+        self.gateway_modes[usize::from(family == Family::Ipv6)]
     }
 
     /// Whether the host has an address of that family on the bridge.
     #[must_use]
     pub fn host_has_address(&self, family: Family) -> bool {
-        !(self.inhibit_ipv4 && family == Family::Ipv4)
+        !(self.inhibit_ipv4 && family == Family::Ipv4) && self.gateway_mode(family) != GatewayMode::Isolated
     }
+}
+
+/// A gateway mode; without a way out nothing is translated, and only then can the host stay away.
+fn mode(options: &Options<'_>, network: &Network, name: &str) -> Result<GatewayMode, BadOption> {
+    let expected = "it must be nat, nat-unprotected, routed or, for internal networks, isolated";
+    let mode = options.parsed(name, expected)?.unwrap_or(GatewayMode::Nat);
+    if mode == GatewayMode::Isolated && !network.internal {
+        return Err(options.bad(name, "it is for internal networks only"));
+    }
+    Ok(mode)
 }
 
 /// The settings of an endpoint.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
 
 use super::{Failed, Kernel, Netns, Refusal};
 use crate::plan::{Plan, Step};
@@ -137,6 +137,10 @@ impl Kernel for Fake {
 
     fn has_tables(&mut self, _: &super::TableName) -> Result<bool, Refusal> {
         Ok(self.resources.iter().any(|(_, resource)| *resource == Resource::Firewall))
+    }
+
+    fn guarded_by_others(&mut self, _: Family) -> Result<bool, Refusal> {
+        Ok(false)
     }
 
     fn use_tables(&mut self, _: super::TableName) {}

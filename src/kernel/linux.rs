@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, net::IpAddr};
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{InterfaceName, Place, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Resource};
 
 use super::{
     Failed, Kernel, Netns, Refusal, address,
@@ -291,7 +291,13 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 batch.append(firewall::delete(&table, at));
             }
-            Resource::Forwarding { family } => self.now(|| sysctl::forward(*family, false))?,
+            Resource::Forwarding { family } => {
+                self.flush()?;
+                let needed = self.linux.guarded_by_others(*family).map_err(|refusal| self.failed(at, refusal))?;
+                if !needed {
+                    self.now(|| sysctl::forward(*family, false))?;
+                }
+            }
             Resource::Bridge { name, group, .. } | Resource::Veth { name, group, .. } => self.delete_link(name, *group)?,
             Resource::Port { .. } | Resource::Setting { .. } => {}
             Resource::Address { place, link, address } => {
@@ -468,6 +474,11 @@ impl Kernel for Linux {
 
     fn has_tables(&mut self, table: &TableName) -> Result<bool, Refusal> {
         firewall::is_made(self.nft()?, table)
+    }
+
+    fn guarded_by_others(&mut self, family: Family) -> Result<bool, Refusal> {
+        let table = self.table.clone();
+        firewall::guarded_by_others(self.nft()?, &table, family)
     }
 
     fn use_tables(&mut self, table: TableName) {

@@ -22,7 +22,7 @@ pub use firewall::TableName;
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use netns::Netns;
-use rnetkit_drivers::{PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
 
 use crate::{
     error::Error,
@@ -132,6 +132,12 @@ pub trait Kernel {
     /// # Errors
     /// When the kernel cannot be asked.
     fn has_tables(&mut self, table: &TableName) -> Result<bool, Refusal>;
+
+    /// Whether another instance of rnet on this host made it forward packets of the family.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn guarded_by_others(&mut self, family: Family) -> Result<bool, Refusal>;
 
     /// From now on rnet's tables have this name.
     fn use_tables(&mut self, table: TableName);

@@ -195,10 +195,11 @@ impl<K: Kernel> Rnet<K> {
         let found = self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at forwarding", refusal))?;
         let mut list = Vec::new();
         for resource in found.into_iter().flatten() {
-            if let Resource::Forwarding { family } = resource {
-                list.push(guard(family));
+            let Resource::Forwarding { family } = resource else { continue };
+            // Switched on by another instance of rnet: then it is shared, and the last one switches it off.
+            if !self.kernel.guarded_by_others(family).map_err(|refusal| Error::kernel("look at the firewall", refusal))? {
+                list.extend([guard(family), resource]);
             }
-            list.push(resource);
         }
         Ok(list)
     }

@@ -100,6 +100,13 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
         Member::Internal { link } => vec![inet("internal", alone(link))],
         Member::Masquerade { link, family: Family::Ipv4 } => vec![inet("masquerade4", alone(link))],
         Member::Masquerade { link, family: Family::Ipv6 } => vec![inet("masquerade6", alone(link))],
+        Member::Unprotected { link, family: Family::Ipv4 } => vec![inet("unprotected4", alone(link))],
+        Member::Unprotected { link, family: Family::Ipv6 } => vec![inet("unprotected6", alone(link))],
+        Member::Open { address, protocol, ports } => {
+            let key = |port| Key::new().address(*address).protocol(*protocol).port(port).0;
+            let set = by_family(*address, "open4", "open6");
+            vec![Element { family: INET, set, key: key(ports.first), key_end: Some(key(ports.last)), value: None }]
+        }
         Member::Gateway { link, address } => vec![
             inet(by_family(*address, "gateways4", "gateways6"), Key::new().address(*address)),
             inet(by_family(*address, "home4", "home6"), alone(link).address(*address)),

@@ -12,7 +12,7 @@ mod wire;
 use std::{fmt, str::FromStr};
 
 use elements::Element;
-use rnetkit_drivers::{Invalid, Member, Publication};
+use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
 pub(super) use wire::{Batch, Nft};
 use wire::{Attributes, BRIDGE, CREATE, EXCL, INET, message};
@@ -152,6 +152,20 @@ pub(super) fn is_made(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal>
         }
     }
     Ok(true)
+}
+
+/// Whether another instance of rnet, with tables of another name, guards the family: then forwarding is its work too.
+pub(super) fn guarded_by_others(nft: &mut Nft, table: &TableName, family: Family) -> Result<bool, Refusal> {
+    const TABLE_NAME: u16 = 1;
+    for body in nft.list(message::GET_TABLE, INET)? {
+        let attributes = netlink_packet_core::NlasIterator::new(&body).flatten();
+        let name = attributes.filter(|nla| nla.kind() == TABLE_NAME).find_map(|nla| String::from_utf8(nla.value().to_vec()).ok());
+        let Some(other) = name.and_then(|name| name.trim_end_matches('\0').parse::<TableName>().ok()) else { continue };
+        if other != *table && has_member(nft, &other, &Member::Guard { family })? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a member has all its elements.

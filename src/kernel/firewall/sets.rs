@@ -69,6 +69,10 @@ const fn set(family: u8, name: &'static str, key: &'static [Type]) -> Set {
     Set { family, name, key, value: &[], kept: Kept::Exactly }
 }
 
+const fn ranges(name: &'static str, key: &'static [Type]) -> Set {
+    Set { family: INET, name, key, value: &[], kept: Kept::InRanges }
+}
+
 const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], kept: Kept) -> Set {
     Set { family: INET, name, key, value, kept }
 }
@@ -77,10 +81,10 @@ use Kept::{Exactly, ForAWhile, InRanges};
 use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol};
 
 /// All of them.
-pub(super) static ALL: [Set; 42] = [
+pub(super) static ALL: [Set; 44] = [
     set(INET, "bridges", &[Interface]),
-    Set { family: INET, name: "within4", key: &[Ip4, Ip4], value: &[], kept: InRanges },
-    Set { family: INET, name: "within6", key: &[Ip6, Ip6], value: &[], kept: InRanges },
+    ranges("within4", &[Ip4, Ip4]),
+    ranges("within6", &[Ip6, Ip6]),
     set(INET, "talking", &[Interface, Interface]),
     set(INET, "internal", &[Interface]),
     set(INET, "masquerade4", &[Interface]),
@@ -118,8 +122,10 @@ pub(super) static ALL: [Set; 42] = [
     set(BRIDGE, "port_mac", &[Interface, Mac]),
     set(BRIDGE, "port_ip4", &[Interface, Ip4]),
     set(BRIDGE, "port_ip6", &[Interface, Ip6]),
-    set(INET, "open4", &[Ip4, Protocol, Port]),
-    set(INET, "open6", &[Ip6, Protocol, Port]),
+    ranges("open4", &[Ip4, Protocol, Port]),
+    ranges("open6", &[Ip6, Protocol, Port]),
+    set(INET, "unprotected4", &[Interface]),
+    set(INET, "unprotected6", &[Interface]),
 ];
 
 /// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.

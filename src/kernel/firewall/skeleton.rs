@@ -343,6 +343,10 @@ fn forward(add: Add<'_>) {
         let rule = rule.meta(Meta::L4proto, R0 + n).load(field::DESTINATION_PORT, R0 + n + 1);
         add(to, rule.member(R0, true, set).accept());
     }
+    for (ipv6, set) in [(false, "unprotected4"), (true, "unprotected6")] {
+        let open = Rule::new("open networks").family(ipv6).to(true, set).from(false, "bridges");
+        add(to, open.accept());
+    }
     add(to, Rule::new("everything else").drop());
 
     let out = "out_of_containers";

@@ -223,6 +223,29 @@ impl Nft {
         }
     }
 
+    /// Asks for all of a kind.
+    pub(super) fn list(&mut self, kind: u16, family: u8) -> Result<Vec<Vec<u8>>, Refusal> {
+        const NLM_F_DUMP: u16 = 0x300;
+        const DONE: u16 = 3;
+        let mut buffer = Vec::new();
+        put_message(&mut buffer, kind, NLM_F_DUMP, 1, family, &[]);
+        self.0.send(&buffer)?;
+        let mut list = Vec::new();
+        let mut refused = None;
+        loop {
+            let done = self.0.receive(|answer| {
+                refused = refused.take().or_else(|| refusal(&answer));
+                if answer.kind != DONE && !is_verdict(&answer) {
+                    list.extend(answer.body.get(4..).map(<[u8]>::to_vec));
+                }
+                answer.kind == DONE || is_verdict(&answer)
+            })?;
+            if done {
+                return refused.map_or(Ok(list), Err);
+            }
+        }
+    }
+
     /// The socket below.
     pub(in super::super) fn channel(&self) -> &Channel {
         &self.0
