@@ -25,7 +25,7 @@ tests! {
     traffic_to_others_on_that_port_is_not_hijacked,
     a_port_closes_on_disconnect_and_can_be_published_again,
     a_port_of_a_container_is_refused_to_another,
-    a_port_of_the_wildcard_covers_every_address,
+    a_specific_address_beats_the_wildcard_whatever_the_order,
     a_port_on_which_the_host_listens_is_refused,
     a_port_on_which_the_host_listens_elsewhere_is_free,
     a_udp_port_on_which_the_host_listens_is_refused,
@@ -271,13 +271,24 @@ fn a_port_of_a_container_is_refused_to_another(lab: &Lab) {
     lab.rn("network rm -f blue green").ok();
 }
 
-fn a_port_of_the_wildcard_covers_every_address(lab: &Lab) {
+fn a_specific_address_beats_the_wildcard_whatever_the_order(lab: &Lab) {
     lab.rn("network create blue").ok();
-    lab.web("blue", "web", &["-p", "192.0.2.1:8080:80"]);
-    lab.namespace("db");
-    let line = "rnet: port 8080/tcp is published by container web on network blue";
-    lab.rn("network connect -p 8080:80 blue db").fails_with(line);
-    lab.rn("network connect -p 192.0.2.1:8080:80 blue db").fails_with(line);
+    for (first, second) in [("192.0.2.1:8080:80", "8080:80"), ("8080:80", "192.0.2.1:8080:80")] {
+        let one = lab.web("blue", "one", &["-p", first]);
+        let two = lab.web("blue", "two", &["-p", second]);
+        let specific = if first.starts_with("192") { &one } else { &two };
+        let wildcard = if first.starts_with("192") { &two } else { &one };
+        lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(specific).seen_from(LAN);
+        lab.tcp(&lab.host, "127.0.0.1:8080").answered_by(wildcard);
+        let three = lab.namespace("three");
+        let line = "rnet: port 192.0.2.1:8080/tcp is published by container";
+        lab.rn("network connect -p 192.0.2.1:8080:80 blue three").refused(&[line]);
+        for place in [&one, &two] {
+            lab.rn(&format!("network disconnect blue {}", place.name())).ok();
+            lab.delete_namespace(place);
+        }
+        lab.delete_namespace(&three);
+    }
     lab.rn("network rm -f blue").ok();
 }
 

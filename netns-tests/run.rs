@@ -63,11 +63,11 @@ fn waiting(lab: &Lab, options: &str) -> Running {
 }
 
 /// A Python program in the foreground that says `ready` and then waits for signals; TERM makes it exit with 3.
-const PATIENT: &str = "import signal, sys
+const PATIENT: &str = "import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 signal.signal(signal.SIGINT, lambda *_: sys.exit(4))
 signal.signal(signal.SIGHUP, lambda *_: sys.exit(5))
-signal.signal(signal.SIGUSR1, lambda *_: print('usr1', flush=True))
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b'usr1\\n'))
 print('ready', flush=True)
 while True: signal.pause()";
 
@@ -286,7 +286,8 @@ fn a_command_that_a_signal_ended(lab: &Lab) {
     shell(lab, "", "kill -TERM $$").ended_by(Signal::TERM);
     shell(lab, "", "kill -KILL $$").ended_by(Signal::KILL);
     lab.is_clean();
-    let running = waiting(lab, "");
+    let mut running = lab.start(&["run", "--", "sh", "-c", "echo ready; exec sleep 60"]);
+    assert_eq!(running.line(), "ready");
     running.signal(Signal::TERM);
     running.wait().ended_by(Signal::TERM);
     lab.is_clean();

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Networks for containers and network namespaces: bridges, addresses, published ports. No daemon.
 #[derive(Parser)]
-#[command(name = "rnet", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "rnet", version, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -82,7 +82,7 @@ pub(super) fn list(context: &Context, args: &args::Ps, out: &mut Out) -> Result<
 
 /// Whether it runs, or is a namespace that is connected.
 fn is_there(container: &Container) -> bool {
-    container.state.as_ref().is_none_or(|state| state.exit.is_none())
+    container.state.as_ref().is_none_or(|state| state.process.is_none() && state.exit.is_none() || state.pid().is_some())
 }
 
 fn created(container: &Container) -> u64 {

@@ -48,10 +48,7 @@ fn wanted(args: args::Create) -> Result<CreateNetwork, Failure> {
         subnets: all(&args.subnet, |text| cidr("subnet", text))?,
         gateways: all(&args.gateway, |text| ip("gateway", text))?,
         ranges: all(&args.ip_range, |text| cidr("ip-range", text))?,
-        aux: pairs("aux-address", &args.aux_address)?
-            .into_iter()
-            .map(|(name, text)| Ok((name, ip("aux-address", &text)?)))
-            .collect::<Result<_, Invalid>>()?,
+        aux: reserved(&args.aux_address)?,
     };
     Ok(CreateNetwork {
         name: Name::parse("network name", &args.name)?,
@@ -66,6 +63,18 @@ fn wanted(args: args::Create) -> Result<CreateNetwork, Failure> {
         labels: labels(&args.label)?,
         options: pairs("option", &args.opt)?,
     })
+}
+
+/// `NAME=IP`.
+fn reserved(texts: &[String]) -> Result<BTreeMap<String, IpAddr>, Invalid> {
+    if let Some(text) = texts.iter().find(|text| !text.contains('=')) {
+        return Err(Invalid::new("aux-address", text, "it must be NAME=IP"));
+    }
+    let address = |(name, text): (String, String)| {
+        let address = ip("aux-address", &text).map_err(|error| Invalid::new("aux-address", &format!("{name}={text}"), error.reason));
+        Ok((name, address?))
+    };
+    pairs("aux-address", texts)?.into_iter().map(address).collect()
 }
 
 fn all<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Invalid>) -> Result<Vec<T>, Invalid> {
@@ -125,7 +134,11 @@ pub(super) fn pairs(what: &'static str, texts: &[String]) -> Result<BTreeMap<Str
 fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Invalid> {
     let mut map = BTreeMap::new();
     for text in texts {
-        map.extend(pairs("label", std::slice::from_ref(text))?);
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key.is_empty() || text.len() > 4096 || text.contains('\0') {
+            return Err(Invalid::new("label", text, "it must be KEY=VALUE of at most 4096 bytes"));
+        }
+        map.insert(key.to_owned(), value.to_owned());
     }
     Ok(map)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use rnetkit_drivers::{Network, Publication, bridge::Settings};
+use rnetkit_drivers::{Network, Publication, bridge::Settings, model::Escaped};
 use serde_json::{Map, Value, json};
 
 use crate::store::EndpointState;
@@ -118,7 +118,7 @@ pub(super) fn ports_line(list: &[Publication]) -> String {
 
 /// A line of `network ls`: every field a text, as Docker has it.
 pub(super) fn listed(network: &Network, in_full: bool) -> Value {
-    let labels: Vec<String> = network.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> = network.labels.iter().map(|(key, value)| Escaped(&format!("{key}={value}")).to_string()).collect();
     json!({
         "CreatedAt": time(network.created),
         "Driver": network.driver,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
 
-use super::{Failed, Kernel, Netns, Refusal};
+use super::{Failed, Kernel, Known, Netns, Refusal};
 use crate::plan::{Plan, Step};
 
 /// A kernel that keeps resources in memory.
@@ -120,8 +120,8 @@ impl Kernel for Fake {
         Ok(found.collect())
     }
 
-    fn subnets(&mut self) -> Result<Vec<IpNetwork>, Refusal> {
-        Ok(self.routed.clone())
+    fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
+        Ok(self.routed.iter().map(|subnet| Known { subnet: *subnet, how: "a route of the test".to_owned() }).collect())
     }
 
     fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {

@@ -2,13 +2,12 @@
 
 use std::{collections::HashMap, fs, net::IpAddr};
 
-use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Resource};
 
 use super::{
-    Failed, Kernel, Netns, Refusal, address,
+    Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
     firewall::{self, Batch, Nft, TableName},
     link::{self, Link, Veth},
@@ -452,15 +451,20 @@ impl Kernel for Linux {
         super::find::find(self, resources, netns)
     }
 
-    fn subnets(&mut self) -> Result<Vec<IpNetwork>, Refusal> {
-        let mut subnets = Vec::new();
+    fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
+        let host = self.host()?;
+        let links = host.dump(&link::list())?;
+        let names: HashMap<u32, String> = links.iter().filter_map(Link::read).map(|link| (link.index, link.name)).collect();
+        let mut known = resolvers();
         for ipv6 in [false, true] {
-            let routes = self.host()?.dump(&route::list(ipv6))?;
-            let routes = routes.iter().filter_map(route::read);
-            subnets.extend(routes.filter(|route| route.is_unicast && route.destination.prefix() > 0).map(|r| r.destination));
+            let routes = host.dump(&route::list(ipv6))?;
+            let routes = routes.iter().filter_map(route::read).filter(|route| route.is_unicast && route.destination.prefix() > 0);
+            known.extend(routes.map(|route| {
+                let link = names.get(&route.link).map_or("another interface", String::as_str);
+                Known { subnet: route.destination, how: format!("the host's route through {link}") }
+            }));
         }
-        subnets.extend(resolvers());
-        Ok(subnets)
+        Ok(known)
     }
 
     fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
@@ -491,13 +495,14 @@ impl Kernel for Linux {
 }
 
 /// The addresses of the host's name servers.
-fn resolvers() -> Vec<IpNetwork> {
+fn resolvers() -> Vec<Known> {
     const LONGEST: usize = 64 * 1024;
     let Ok(mut text) = fs::read("/etc/resolv.conf") else { return Vec::new() };
     text.truncate(LONGEST);
     let text = String::from_utf8_lossy(&text);
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).map(IpNetwork::from).collect()
+    let addresses = servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
+    addresses.map(|address| Known { subnet: address.into(), how: "a name server of the host".to_owned() }).collect()
 }
 
 /// What finding needs of the sockets.

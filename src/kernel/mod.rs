@@ -93,6 +93,15 @@ pub struct Failed {
     pub refusal: Refusal,
 }
 
+/// A subnet that the host knows its way to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The subnet.
+    pub subnet: IpNetwork,
+    /// How, in words: `the host's route through eth0`.
+    pub how: String,
+}
+
 /// What the verbs need of a kernel.
 pub trait Kernel {
     /// Runs the steps in order and stops at the first that fails.
@@ -116,7 +125,7 @@ pub trait Kernel {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    fn subnets(&mut self) -> Result<Vec<IpNetwork>, Refusal>;
+    fn subnets(&mut self) -> Result<Vec<Known>, Refusal>;
 
     /// The first of the ports on which a process of the host listens, and who it is if that can be known.
     ///

@@ -3,12 +3,15 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::Path,
     time::{Duration, Instant},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::Error;
@@ -74,53 +77,65 @@ pub(super) fn check_dir(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a record beside its place and moves it there: readers see the old one or the new one.
+/// Writes a record: readers see the old one or the new one, and a kill leaves no half of it.
 pub(super) fn write<T: Serialize>(path: &Path, record: &T, durable: Durable) -> Result<(), Error> {
-    let beside = beside(path);
-    let result = write_whole(&beside, record, durable).and_then(|_| fs::rename(&beside, path));
+    let result = text_of(record).and_then(|text| match write_new(path, &text, durable) {
+        Err(error) if is_replacing(&error) => write_over(path, &text, durable).map(drop),
+        written => written.map(drop),
+    });
     let result = result.and_then(|()| if durable == Durable::Yes { sync_parent(path) } else { Ok(()) });
-    result.map_err(|error| {
-        let _ = fs::remove_file(&beside);
-        Error::store(path, error)
-    })
+    result.map_err(|error| Error::store(path, error))
 }
 
 /// Writes a new record that is locked before anyone can see it.
 pub(super) fn write_locked<T: Serialize>(path: &Path, record: &T) -> Result<Lock, Error> {
-    let beside = beside(path);
-    let written = write_whole(&beside, record, Durable::No).and_then(|file| {
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        fs::rename(&beside, path)?;
-        Ok(Lock(file))
+    let written = text_of(record).and_then(|text| match write_new(path, &text, Durable::No) {
+        Err(error) if is_replacing(&error) => write_over(path, &text, Durable::No),
+        written => written,
     });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&beside);
-        Error::store(path, error)
-    })
+    written.map(Lock).map_err(|error| Error::store(path, error))
 }
 
-/// A name in the same directory that no record has: it begins with a dot.
-fn beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}", std::process::id()))
+fn text_of<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Versioned { version: VERSION, record })?)
 }
 
-fn write_whole<T: Serialize>(path: &Path, record: &T, durable: Durable) -> io::Result<File> {
-    let text = serde_json::to_vec(&Versioned { version: VERSION, record })?;
-    let options = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
-    let mut file = match options() {
-        // Left by a dead process that had the same number.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            options()?
-        }
-        file => file?,
-    };
-    file.write_all(&text)?;
-    if durable == Durable::Yes {
-        file.sync_all()?;
-    }
+/// The record is there already, or the file system has no files without a name.
+fn is_replacing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EEXIST | libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL))
+}
+
+/// A file without a name gets one when it is whole; a kill before that leaves nothing.
+fn write_new(path: &Path, text: &[u8], durable: Durable) -> io::Result<File> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?);
+    fill(&mut file, text, durable)?;
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(rustix::fs::CWD, open, rustix::fs::CWD, path, AtFlags::SYMLINK_FOLLOW)?;
     Ok(file)
+}
+
+/// Writes beside the record and moves that over it. The name begins with a dot, as no record's does, and is always
+/// the same: what a killed writer left is written over by the next.
+fn write_over(path: &Path, text: &[u8], durable: Durable) -> io::Result<File> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.new"));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let written = options.open(&beside).and_then(|mut file| {
+        fill(&mut file, text, durable)?;
+        fs::rename(&beside, path)?;
+        Ok(file)
+    });
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))
+}
+
+/// Locks and writes.
+fn fill(file: &mut File, text: &[u8], durable: Durable) -> io::Result<()> {
+    rustix::fs::flock(&*file, FlockOperation::NonBlockingLockExclusive)?;
+    file.write_all(text)?;
+    if durable == Durable::Yes { file.sync_all() } else { Ok(()) }
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -165,6 +180,13 @@ fn set_aside(path: &Path, reason: String) -> Error {
         Ok(()) => Error::Damaged { path: path.into(), reason, aside },
         Err(error) => Error::store(path, error),
     }
+}
+
+/// Removes a file, and what a killed writer may have left beside it; one that is not there is no error.
+pub(super) fn remove_with_rest(path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    remove(&path.with_file_name(format!(".{name}.new")))?;
+    remove(path)
 }
 
 /// Removes a file; one that is not there is no error.

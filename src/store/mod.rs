@@ -214,7 +214,7 @@ impl Store {
     /// # Errors
     /// When it cannot be removed.
     pub fn undefine(&self, name: &Name) -> Result<(), Error> {
-        file::remove(&self.definition_path(name))
+        file::remove_with_rest(&self.definition_path(name))
     }
 
     /// All records of a directory; the damaged ones are set aside and logged, and stop nobody.
@@ -268,7 +268,7 @@ impl Store {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(ports, error)),
             _ => {}
         }
-        file::remove(&self.run.join("host.json"))
+        file::remove_with_rest(&self.run.join("host.json"))
     }
 
     /// Forgets everything that died with an earlier life of the host.
@@ -294,6 +294,14 @@ impl Store {
         let folder = self.network_dir(&network.id);
         file::make_dir(&folder)?;
         file::lock(&folder.join(".lock"), &format!("network {}", network.name))
+    }
+
+    /// Locks the addresses and endpoints of a network that was made; `None` where it is gone.
+    ///
+    /// # Errors
+    /// When another process does not let go of them.
+    pub fn lock_living_network(&self, network: &Network) -> Result<Option<Lock>, Error> {
+        file::lock_existing(&self.network_dir(&network.id).join(".lock"), &format!("network {}", network.name))
     }
 
     /// Says that a living process removes the network, as long as the lock is held.
@@ -566,9 +574,8 @@ impl Store {
         work: impl FnOnce(&mut Numbers) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let folder = self.run.join("ports");
-        file::make_dir(&folder)?;
         let name = format!("{protocol}-{}", address.to_string().replace(':', "_"));
-        let _lock = file::lock(&folder.join(format!(".{name}")), &format!("the {protocol} ports of {address}"))?;
+        let _lock = file::lock_dir(&folder, "the list of published ports")?;
         self.with_numbers(&folder.join(name), ipam::WINDOW, now, work)
     }
 

@@ -18,8 +18,9 @@ const HEAD: usize = 8;
 
 /// A file of three bitmaps: taken, freed lately, and freed before that; headed by the time when "lately" began.
 pub struct Numbers {
-    file: File,
+    file: Option<File>,
     bytes: Vec<u8>,
+    before: Vec<u8>,
     length: usize,
 }
 
@@ -28,18 +29,20 @@ impl Numbers {
     pub(super) fn open(path: &Path, size: u32, now: u64) -> Result<Self, Error> {
         let fail = |error: io::Error| Error::store(path, error);
         let length = size.div_ceil(8) as usize;
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(path).map_err(fail)?;
         let mut bytes = vec![0; HEAD + 3 * length];
+        let open = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        let file = match open {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            file => Some(file.map_err(fail)?),
+        };
         let mut read = 0;
-        while read < bytes.len() {
+        while let Some(file) = file.as_ref().filter(|_| read < bytes.len()) {
             match file.read_at(&mut bytes[read..], read as u64).map_err(fail)? {
                 0 => break,
                 some => read += some,
             }
         }
-        let mut numbers = Self { file, bytes, length };
+        let mut numbers = Self { file, before: bytes.clone(), bytes, length };
         numbers.turn(now);
         Ok(numbers)
     }
@@ -114,9 +117,23 @@ impl Numbers {
         numbers.for_each(|number| self.take(number));
     }
 
-    /// Writes the file.
+    /// Writes the file, as far as anything changed; one in which nothing is taken or rests need not be there.
     pub(super) fn save(&self, path: &Path) -> Result<(), Error> {
-        self.file.write_all_at(&self.bytes, 0).map_err(|error| Error::store(path, error))
+        let fail = |error: io::Error| Error::store(path, error);
+        if self.bytes[HEAD..].iter().all(|byte| *byte == 0) {
+            return if self.file.is_some() { super::file::remove(path) } else { Ok(()) };
+        }
+        if self.bytes == self.before {
+            return Ok(());
+        }
+        match &self.file {
+            Some(file) => file.write_all_at(&self.bytes, 0).map_err(fail),
+            None => {
+                let mut options = fs::OpenOptions::new();
+                options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+                options.open(path).and_then(|file| file.write_all_at(&self.bytes, 0)).map_err(fail)
+            }
+        }
     }
 }
 

@@ -207,11 +207,15 @@ impl<K: Kernel> Rnet<K> {
     }
 
     fn target(&mut self, wanted: &Connect) -> Result<Target, Error> {
-        let process = wanted.process.map(|(pid, _)| pid);
+        let started = match wanted.process {
+            Some(process) => Some(process),
+            None => self.process_of(&wanted.container)?,
+        };
+        let process = started.map(|(pid, _)| pid);
         let (netns, path) = wanted.container.open(process, self.kernel.host_identity())?;
         let key = wanted.container.key();
         let (device, inode) = netns.identity();
-        let id = match wanted.process {
+        let id = match started {
             Some((_, id)) => id,
             None => match self.store.endpoints_of(&key)?.first() {
                 Some(other) => other.endpoint.container.id,
@@ -279,9 +283,10 @@ impl<K: Kernel> Rnet<K> {
     /// that nobody removes the network between.
     fn reserve(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState], skip: &[InterfaceName]) -> Result<Pending, Error> {
         let mut state = self.draft(wanted, network, target, others, skip)?;
-        let _lock = self.store.lock_network(network)?;
+        let gone = || Error::NetworkNotFound { name: network.name.to_string() };
+        let _lock = self.store.lock_living_network(network)?.ok_or_else(gone)?;
         if self.store.network_state(&network.id)?.is_none_or(|made| made.pending) {
-            return Err(Error::NetworkNotFound { name: network.name.to_string() });
+            return Err(gone());
         }
         let result = self.reserve_into(&mut state, wanted, network, others);
         match result.and_then(|()| self.store.reserve(state.clone())) {

@@ -52,8 +52,11 @@ impl ContainerState {
 #[must_use]
 pub fn started_at(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may contain anything, so count from its end; the state is the third field.
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // The name in parentheses may contain anything, so count from its end; the state is the third field. What is
+    // dead and not yet buried (Z, X) does not count.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let lives = !matches!(*fields.first()?, "Z" | "X");
+    fields.get(19)?.parse().ok().filter(|_| lives)
 }
 
 /// A container as lists show it: one of `rnet run`, or a namespace that is connected to networks.
@@ -76,6 +79,15 @@ impl<K: Kernel> Rnet<K> {
         match &container.means {
             Means::Name(name) => self.store.container_record(name.as_str(), RECORD),
             Means::Path(_) | Means::Pid(_) => Ok(None),
+        }
+    }
+
+    /// The process and id of a container of `rnet run` that runs.
+    pub(super) fn process_of(&self, container: &ContainerRef) -> Result<Option<(u32, Id)>, Error> {
+        let Some(state) = self.container_state(container)? else { return Ok(None) };
+        match state.pid() {
+            Some(pid) => Ok(Some((pid, state.id))),
+            None => Err(Error::ContainerNotFound { name: container.to_string(), reason: ": it is not running".to_owned() }),
         }
     }
 

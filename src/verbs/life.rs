@@ -115,10 +115,6 @@ impl<K: Kernel> Rnet<K> {
             self.unshare()?;
             return Err(name_clash(error, &state.network));
         }
-        for pool in &state.network.pools {
-            let size = super::connect::size(pool);
-            self.store.with_addresses(&state.network.id, &pool.subnet, size, super::uptime(), |_| Ok(()))?;
-        }
         state.pending = false;
         self.store.set_network_state(&state)?;
         Ok(state.network)
@@ -258,7 +254,8 @@ impl<K: Kernel> Rnet<K> {
 
     /// Every subnet that a new network must not meet: the host's routes and name servers, and other networks.
     pub(super) fn taken(&mut self) -> Result<Vec<ipnetwork::IpNetwork>, Error> {
-        let mut taken = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
+        let known = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
+        let mut taken: Vec<ipnetwork::IpNetwork> = known.into_iter().map(|known| known.subnet).collect();
         taken.extend(self.networks()?.iter().flat_map(|network| network.pools.iter().map(|pool| pool.subnet)));
         Ok(taken)
     }

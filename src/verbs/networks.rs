@@ -164,8 +164,8 @@ impl<K: Kernel> Rnet<K> {
             return taken(format!("{kept}, which is kept for network bridge"));
         }
         let routes = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
-        match routes.iter().find(|route| ipam::overlaps(route, subnet)) {
-            Some(route) => taken(format!("{route}, which the host has a route to or resolves names through")),
+        match routes.iter().find(|known| ipam::overlaps(&known.subnet, subnet)) {
+            Some(known) => taken(format!("{}, {}", known.subnet, known.how)),
             None => Ok(()),
         }
     }
