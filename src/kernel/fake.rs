@@ -82,7 +82,8 @@ impl Fake {
                     return Err(Refusal::new(libc::ENOENT));
                 }
                 self.resources.retain(|other| {
-                    let goes_along = other.1.lives_on().is_some_and(|(place, link)| resource.carries(place, link));
+                    let goes_along =
+                        other.1.lives_on().is_some_and(|(place, link)| resource.carries(place, link));
                     *other != key && !goes_along
                 });
             }
@@ -104,27 +105,43 @@ impl Kernel for Fake {
         for step in &plan.steps {
             let result = if self.dead { Err(Refusal::new(libc::EPIPE)) } else { self.change(step, netns) };
             match result {
-                Err(refusal) if !refusal.is_missing() && refusal.errno != libc::EEXIST => left.push((step.clone(), refusal)),
+                Err(refusal) if !refusal.is_missing() && refusal.errno != libc::EEXIST => {
+                    left.push((step.clone(), refusal))
+                }
                 _ => {}
             }
         }
         left
     }
 
-    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+    fn find(
+        &mut self,
+        resources: &[Resource],
+        netns: Option<&Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal> {
         let found = resources.iter().map(|wanted| {
             let place = Self::place(wanted, netns);
-            let same = |(at, other): &&(Option<(u64, u64)>, Resource)| *at == place && other.is_same_thing(wanted);
+            let same =
+                |(at, other): &&(Option<(u64, u64)>, Resource)| *at == place && other.is_same_thing(wanted);
             self.resources.iter().find(same).map(|(_, other)| other.clone())
         });
         Ok(found.collect())
     }
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
-        Ok(self.routed.iter().map(|subnet| Known { subnet: *subnet, how: "a route of the test".to_owned() }).collect())
+        Ok(self
+            .routed
+            .iter()
+            .map(|subnet| Known { subnet: *subnet, how: "a route of the test".to_owned() })
+            .collect())
     }
 
-    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
+    fn listener(
+        &mut self,
+        address: IpAddr,
+        ports: PortRange,
+        protocol: Protocol,
+    ) -> Result<Option<(u16, String)>, Refusal> {
         let same = |(at, port, proto): &&(IpAddr, u16, Protocol)| {
             *at == address && ports.contains(*port) && *proto == protocol
         };

@@ -119,7 +119,11 @@ pub trait Kernel {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal>;
+    fn find(
+        &mut self,
+        resources: &[Resource],
+        netns: Option<&Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal>;
 
     /// The subnets that the host has routes to, or resolves names through.
     ///
@@ -131,7 +135,12 @@ pub trait Kernel {
     ///
     /// # Errors
     /// When the kernel cannot be asked, or the address is not one of the host's.
-    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal>;
+    fn listener(
+        &mut self,
+        address: IpAddr,
+        ports: PortRange,
+        protocol: Protocol,
+    ) -> Result<Option<(u16, String)>, Refusal>;
 
     /// The ports from which one is chosen when the user names none (`net.ipv4.ip_local_port_range`).
     fn free_port_range(&mut self) -> PortRange;

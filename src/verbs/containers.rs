@@ -87,7 +87,10 @@ impl<K: Kernel> Rnet<K> {
         let Some(state) = self.container_state(container)? else { return Ok(None) };
         match state.pid() {
             Some(pid) => Ok(Some((pid, state.id))),
-            None => Err(Error::ContainerNotFound { name: container.to_string(), reason: ": it is not running".to_owned() }),
+            None => Err(Error::ContainerNotFound {
+                name: container.to_string(),
+                reason: ": it is not running".to_owned(),
+            }),
         }
     }
 
@@ -142,7 +145,8 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When the namespace cannot be entered, or the kernel refuses.
     pub fn bring_loopback_up(&mut self, netns: std::os::fd::OwnedFd) -> Result<(), Error> {
-        let netns = Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
+        let netns =
+            Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
         let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
         self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
     }
