@@ -19,13 +19,34 @@ pub(crate) struct Args {
 #[derive(ClapArgs)]
 pub(crate) struct Global {
     /// Network definitions and the host's identity; survives a reboot
-    #[arg(long, global = true, env = "RNET_ROOT", default_value = "/var/lib/rnet", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_ROOT",
+        default_value = "/var/lib/rnet",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) root: PathBuf,
     /// Endpoints and locks; lives and dies with the kernel's objects
-    #[arg(long, global = true, env = "RNET_RUN", default_value = "/run/rnet", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_RUN",
+        default_value = "/run/rnet",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) run: PathBuf,
     /// What is told on stderr: off, error, warn, info, debug or trace
-    #[arg(long, global = true, env = "RNET_LOG", default_value = "warn", value_name = "LEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_LOG",
+        default_value = "warn",
+        value_name = "LEVEL",
+        hide_env_values = true
+    )]
     pub(crate) log: String,
 }
 

@@ -98,7 +98,8 @@ impl Context {
     pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
         let store = self.store()?;
         let table = store.host_state()?.map_or_else(TableName::default, |state| state.table);
-        let kernel = Linux::new(table, Deletion::Behind).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
+        let kernel =
+            Linux::new(table, Deletion::Behind).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
         Ok(Rnet::new(store, kernel))
     }
 }
@@ -106,7 +107,9 @@ impl Context {
 /// Runs the command with these words; the first is its own name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    let parsed = args::Args::command().try_get_matches_from(&words).and_then(|matches| args::Args::from_arg_matches(&matches));
+    let parsed = args::Args::command()
+        .try_get_matches_from(&words)
+        .and_then(|matches| args::Args::from_arg_matches(&matches));
     let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return refuse_words(&error, &words),
@@ -153,10 +156,18 @@ fn log(level: &str) -> Result<(), Failure> {
         "debug" => tracing::Level::DEBUG,
         "trace" => tracing::Level::TRACE,
         other => {
-            return Err(Failure::new(format!("invalid log level \"{}\": it must be off, error, warn, info, debug or trace", shown(other))));
+            return Err(Failure::new(format!(
+                "invalid log level \"{}\": it must be off, error, warn, info, debug or trace",
+                shown(other)
+            )));
         }
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
     Ok(())
 }
 

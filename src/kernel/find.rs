@@ -22,7 +22,12 @@ struct Seen {
 
 impl Seen {
     fn of(socket: &mut Route) -> Result<Self, Refusal> {
-        let links = socket.dump(&link::list())?.iter().filter_map(Link::read).map(|link| (link.name.clone(), link)).collect();
+        let links = socket
+            .dump(&link::list())?
+            .iter()
+            .filter_map(Link::read)
+            .map(|link| (link.name.clone(), link))
+            .collect();
         let addresses = socket.dump(&address::list())?.iter().filter_map(address::read).collect();
         let mut routes = Vec::new();
         for ipv6 in [false, true] {
@@ -37,7 +42,11 @@ impl Seen {
 }
 
 /// For each resource: nothing, itself, or the same thing in another state.
-pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+pub(super) fn find(
+    linux: &mut Linux,
+    resources: &[Resource],
+    netns: Option<&Netns>,
+) -> Result<Vec<Option<Resource>>, Refusal> {
     let host = Seen::of(linux.finding_host()?)?;
     let inside = match netns {
         Some(netns) => Seen::of(&mut netns.inside(Route::open)??)?,
@@ -51,7 +60,9 @@ pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Net
         let is_there = match wanted {
             Resource::Firewall => firewalled,
             Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
-            Resource::Published(publication) => firewalled && firewall::is_published(nft, &table, publication)?,
+            Resource::Published(publication) => {
+                firewalled && firewall::is_published(nft, &table, publication)?
+            }
             Resource::Forwarding { family } => sysctl::forwards(*family)?,
             Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
             Resource::Setting { place: Place::Container, link, setting } => match netns {
@@ -93,7 +104,10 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
 fn default_route(seen: &Seen, wanted: &Resource) -> Option<Resource> {
     let Resource::DefaultRoute { gateway, .. } = wanted else { return None };
     let route = seen.routes.iter().find(|route| {
-        route.is_unicast && route.table == route::MAIN && route.destination.prefix() == 0 && route.destination.is_ipv6() == gateway.is_ipv6()
+        route.is_unicast
+            && route.table == route::MAIN
+            && route.destination.prefix() == 0
+            && route.destination.is_ipv6() == gateway.is_ipv6()
     })?;
     let name = seen.links.values().find(|link| link.index == route.link)?.name.parse().ok()?;
     Some(Resource::DefaultRoute { gateway: route.gateway?, link: name })
@@ -103,7 +117,10 @@ fn default_route(seen: &Seen, wanted: &Resource) -> Option<Resource> {
 fn port(seen: &Seen, wanted: &Resource) -> Option<Resource> {
     let Resource::Port { link, alias, isolated, hairpin, pinned } = wanted else { return None };
     let found = seen.links.get(link.as_str())?;
-    let right = found.isolated == *isolated && found.hairpin == *hairpin && found.learning != pinned.is_some() && found.alias == *alias;
+    let right = found.isolated == *isolated
+        && found.hairpin == *hairpin
+        && found.learning != pinned.is_some()
+        && found.alias == *alias;
     let (alias, isolated, hairpin) = (found.alias.clone(), found.isolated, found.hairpin);
     let other = Resource::Port { link: link.clone(), alias, isolated, hairpin, pinned: None };
     Some(if right { wanted.clone() } else { other })

@@ -5,7 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo, LinkMessage},
+    link::{
+        InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
+        LinkInfo, LinkMessage,
+    },
 };
 use rnetkit_drivers::{InterfaceName, MacAddress};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
@@ -55,7 +58,12 @@ impl Veth<'_> {
 }
 
 /// A bridge to be made, down.
-pub(super) fn create_bridge(name: &InterfaceName, mac: MacAddress, mtu: u32, group: u32) -> RouteNetlinkMessage {
+pub(super) fn create_bridge(
+    name: &InterfaceName,
+    mac: MacAddress,
+    mtu: u32,
+    group: u32,
+) -> RouteNetlinkMessage {
     let message = LinkBridge::new(name.as_str())
         .address(mac.0.to_vec())
         .mtu(mtu)

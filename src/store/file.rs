@@ -50,9 +50,11 @@ pub(super) fn make_dir(path: &Path) -> Result<(), Error> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::store(path, error))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| Error::store(path, error)),
         Err(error) => Err(Error::store(path, error)),
     }
 }
@@ -204,7 +206,8 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>, Error> {
         entries => entries.map_err(|error| Error::store(path, error))?,
     };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect();
     names.sort_unstable();
     Ok(names)
 }
@@ -223,7 +226,14 @@ impl Drop for Lock {
 /// Locks a file, made for that if need be.
 pub(super) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
     let open = || {
-        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
     };
     lock_with(path, what, open)
 }

@@ -206,7 +206,11 @@ impl Store {
     /// When it cannot be written.
     pub fn define(&self, network: &Network) -> Result<(), Error> {
         file::make_dir(&self.root.join("networks"))?;
-        file::write(&self.definition_path(&network.name), &Definition { network: network.clone() }, Durable::Yes)
+        file::write(
+            &self.definition_path(&network.name),
+            &Definition { network: network.clone() },
+            Durable::Yes,
+        )
     }
 
     /// Forgets a definition.
@@ -265,7 +269,9 @@ impl Store {
     pub fn clear_host_state(&self) -> Result<(), Error> {
         let ports = self.run.join("ports");
         match fs::remove_dir_all(&ports) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(ports, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::store(ports, error));
+            }
             _ => {}
         }
         file::remove_with_rest(&self.run.join("host.json"))
@@ -279,7 +285,9 @@ impl Store {
         for part in ["networks", "pending", "containers", "running", "ports"] {
             let path = self.run.join(part);
             match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(path, error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::store(path, error));
+                }
                 _ => {}
             }
         }
@@ -301,7 +309,10 @@ impl Store {
     /// # Errors
     /// When another process does not let go of them.
     pub fn lock_living_network(&self, network: &Network) -> Result<Option<Lock>, Error> {
-        file::lock_existing(&self.network_dir(&network.id).join(".lock"), &format!("network {}", network.name))
+        file::lock_existing(
+            &self.network_dir(&network.id).join(".lock"),
+            &format!("network {}", network.name),
+        )
     }
 
     /// Says that a living process removes the network, as long as the lock is held.

@@ -14,8 +14,8 @@ use std::{fmt, str::FromStr};
 use elements::Element;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
-pub(super) use wire::{Batch, Nft};
 use wire::{Attributes, BRIDGE, CREATE, EXCL, INET, message};
+pub(super) use wire::{Batch, Nft};
 
 use super::Refusal;
 
@@ -130,7 +130,8 @@ fn put(batch: &mut Batch, table: &TableName, list: &[Element], make: bool, owner
             sets.push((element.family, element.set));
         }
     }
-    let (kind, flags) = if make { (message::NEW_ELEMENT, CREATE | EXCL) } else { (message::DELETE_ELEMENT, 0) };
+    let (kind, flags) =
+        if make { (message::NEW_ELEMENT, CREATE | EXCL) } else { (message::DELETE_ELEMENT, 0) };
     for (family, set) in sets {
         let same: Vec<&Element> = list.iter().filter(|e| (e.family, e.set) == (family, set)).collect();
         for some in same.chunks(ELEMENTS_A_MESSAGE) {
@@ -159,8 +160,12 @@ pub(super) fn guarded_by_others(nft: &mut Nft, table: &TableName, family: Family
     const TABLE_NAME: u16 = 1;
     for body in nft.list(message::GET_TABLE, INET)? {
         let attributes = netlink_packet_core::NlasIterator::new(&body).flatten();
-        let name = attributes.filter(|nla| nla.kind() == TABLE_NAME).find_map(|nla| String::from_utf8(nla.value().to_vec()).ok());
-        let Some(other) = name.and_then(|name| name.trim_end_matches('\0').parse::<TableName>().ok()) else { continue };
+        let name = attributes
+            .filter(|nla| nla.kind() == TABLE_NAME)
+            .find_map(|nla| String::from_utf8(nla.value().to_vec()).ok());
+        let Some(other) = name.and_then(|name| name.trim_end_matches('\0').parse::<TableName>().ok()) else {
+            continue;
+        };
         if other != *table && has_member(nft, &other, &Member::Guard { family })? {
             return Ok(true);
         }
@@ -174,7 +179,11 @@ pub(super) fn has_member(nft: &mut Nft, table: &TableName, member: &Member) -> R
 }
 
 /// Whether published ports have all their elements.
-pub(super) fn is_published(nft: &mut Nft, table: &TableName, publication: &Publication) -> Result<bool, Refusal> {
+pub(super) fn is_published(
+    nft: &mut Nft,
+    table: &TableName,
+    publication: &Publication,
+) -> Result<bool, Refusal> {
     has(nft, table, &elements::of_publication(publication))
 }
 
@@ -184,11 +193,11 @@ fn has(nft: &mut Nft, table: &TableName, list: &[Element]) -> Result<bool, Refus
         body.text(1, table.as_str()).text(2, element.set);
         body.nest(3, |elements| element.write(elements, false));
         let Some(found) = nft.get(message::GET_ELEMENT, element.family, &body)? else { return Ok(false) };
-        let right = element.value.as_ref().is_none_or(|value| found.windows(value.len()).any(|part| part == value));
+        let right =
+            element.value.as_ref().is_none_or(|value| found.windows(value.len()).any(|part| part == value));
         if !right {
             return Ok(false);
         }
     }
     Ok(true)
 }
-
