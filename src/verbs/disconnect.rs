@@ -77,7 +77,7 @@ impl<K: Kernel> Rnet<K> {
             let _lock = self.store.lock_network(&network)?;
             self.release_addresses(&network, endpoint, rest)?;
         }
-        self.release_ports(&endpoint.ports)
+        self.release_ports(&endpoint.ports, rest)
     }
 
     /// Gives addresses back. The caller holds the network's lock.

@@ -129,8 +129,17 @@ impl<K: Kernel> Rnet<K> {
         let has = |six: bool| wishes.subnets.iter().any(|subnet| subnet.is_ipv6() == six);
         let refuse = |what: &str| Err(Error::Unsupported { what: what.to_owned() });
         for (six, wanted, family) in [(false, ipv4, "IPv4"), (true, ipv6, "IPv6")] {
-            if wishes.subnets.iter().filter(|subnet| subnet.is_ipv6() == six).count() > 1 {
-                return refuse(&format!("a bridge has one {family} subnet, and more were given"));
+            let given: Vec<String> = wishes
+                .subnets
+                .iter()
+                .filter(|subnet| subnet.is_ipv6() == six)
+                .map(ToString::to_string)
+                .collect();
+            if given.len() > 1 {
+                return refuse(&format!(
+                    "a bridge has one {family} subnet, and these were given: {}",
+                    given.join(", ")
+                ));
             }
             if has(six) && !wanted && !six {
                 return refuse(&format!("an {family} subnet was given, and {family} is switched off"));
@@ -259,10 +268,10 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When there is none, or more than one.
     pub fn network(&self, reference: &str) -> Result<Network, Error> {
-        if let Ok(name) = Name::parse("network", reference) {
-            if let Some(network) = self.store.definition(&name)? {
-                return Ok(network);
-            }
+        if let Ok(name) = Name::parse("network", reference)
+            && let Some(network) = self.store.definition(&name)?
+        {
+            return Ok(network);
         }
         let list = self.networks()?;
         if let Some(network) = list.iter().find(|network| network.name.as_str() == reference) {
@@ -351,7 +360,7 @@ impl<K: Kernel> Rnet<K> {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
         for pending in recalled {
-            self.release_ports(&pending.state.endpoint.ports)?;
+            self.release_ports(&pending.state.endpoint.ports, super::disconnect::Rest::Yes)?;
             self.store.forget(pending)?;
         }
         keys.iter().for_each(|key| self.store.leave_container(key));

@@ -6,7 +6,7 @@ use rnetkit_drivers::{
     Endpoint, Network, PortMapping, PortRange, Protocol, Publication, bridge::Settings, port::wildcard,
 };
 
-use super::{Connect, Rnet};
+use super::{Connect, Rnet, disconnect::Rest};
 use crate::{
     error::{Error, port_text},
     kernel::Kernel,
@@ -88,7 +88,7 @@ impl<K: Kernel> Rnet<K> {
             // Perhaps a dead process left its mark and no record: the records have the last word.
             if let Err(error) = self.refuse_published(request, ports, endpoint) {
                 for host in &hosts[..number] {
-                    self.unmark(*host, request.protocol, ports)?;
+                    self.unmark(*host, request.protocol, ports, Rest::No)?;
                 }
                 return Err(error);
             }
@@ -155,18 +155,21 @@ impl<K: Kernel> Rnet<K> {
         })
     }
 
-    fn unmark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<(), Error> {
+    fn unmark(&self, host: IpAddr, protocol: Protocol, ports: PortRange, rest: Rest) -> Result<(), Error> {
         self.store.with_ports(host, protocol, super::uptime(), |numbers| {
-            (ports.first..=ports.last).for_each(|port| numbers.free(u32::from(port)));
+            (ports.first..=ports.last).map(u32::from).for_each(|port| match rest {
+                Rest::Yes => numbers.free(port),
+                Rest::No => numbers.put_back(port),
+            });
             Ok(())
         })
     }
 
     /// Gives published ports back.
-    pub(super) fn release_ports(&self, ports: &[Publication]) -> Result<(), Error> {
+    pub(super) fn release_ports(&self, ports: &[Publication], rest: Rest) -> Result<(), Error> {
         ports.iter().try_for_each(|port| {
             let hosts = marked(&[port.host]);
-            hosts.into_iter().try_for_each(|host| self.unmark(host, port.protocol, port.host_ports))
+            hosts.into_iter().try_for_each(|host| self.unmark(host, port.protocol, port.host_ports, rest))
         })
     }
 

@@ -268,7 +268,7 @@ impl Rule {
     }
 
     /// Only what came in through (or not through) loopback.
-    pub(super) fn from_loopback(self, yes: bool) -> Self {
+    pub(super) fn by_loopback(self, yes: bool) -> Self {
         self.meta(Meta::Iifname, R0).compare(R0, yes, b"lo\0")
     }
 }

@@ -368,7 +368,7 @@ fn forward(add: Add<'_>) {
 fn input(add: Add<'_>) {
     for (ipv6, gateways, home) in [(false, "gateways4", "home4"), (true, "gateways6", "home6")] {
         let words = Words::of(ipv6);
-        let rule = Rule::new("a bridge's address answers on that bridge").from_loopback(false).family(ipv6);
+        let rule = Rule::new("a bridge's address answers on that bridge").by_loopback(false).family(ipv6);
         let rule = rule.load(words.destination, R0).member(R0, true, gateways);
         let rule = rule.meta(Meta::Iifname, R0).load(words.destination, R0 + 4);
         add("input", rule.member(R0, false, home).drop());
