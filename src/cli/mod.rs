@@ -18,8 +18,7 @@ use output::Out;
 
 use crate::{
     error::{Error, shown},
-    kernel::{Deletion, Linux, TableName},
-    store::Store,
+    kernel::{Deletion, Linux},
     verbs::Rnet,
 };
 
@@ -90,17 +89,9 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn store(&self) -> Result<Store, Error> {
-        Store::open(&self.global.root, &self.global.run)
-    }
-
-    /// The networks of this host. rnet's tables have the name that the state says.
+    /// The networks of this host.
     pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
-        let store = self.store()?;
-        let table = store.host_state()?.map_or_else(TableName::default, |state| state.table);
-        let kernel =
-            Linux::new(table, Deletion::Behind).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
-        Ok(Rnet::new(store, kernel))
+        Rnet::open(&self.global.root, &self.global.run, Deletion::Behind)
     }
 }
 

@@ -156,7 +156,11 @@ fn prepare(
     let connected = connect_all(rnet, wanted, &held)?;
     write_files(rnet, wanted, &connected)?;
     let description = describe(wanted, &connected);
-    let running = held.release(Some(&description).filter(|_| wanted.command.is_empty()))?;
+    let is_page = wanted.command.is_empty();
+    let running = held.release(Some(&description).filter(|_| is_page))?;
+    if is_page && !wanted.detached {
+        tell_where(&connected);
+    }
     state.remove = wanted.remove;
     rnet.update_container(state)?;
     Ok(running)
@@ -287,6 +291,22 @@ fn describe(wanted: &Wanted, connected: &[Connected]) -> page::Description {
         interfaces: connected.iter().map(interface).collect(),
         ports,
     }
+}
+
+/// Where the page is to be seen, for the person at the terminal.
+fn tell_where(connected: &[Connected]) {
+    use std::io::Write as _;
+    let published = connected.iter().flat_map(|one| &one.endpoint.ports);
+    let mut published = published.filter(|port| port.target_ports.contains(page::PORT));
+    let address = connected.iter().find_map(|one| one.endpoint.addresses.first());
+    let place = match (published.next(), address) {
+        (Some(port), _) if port.host.is_unspecified() => format!("localhost:{}", port.host_ports.first),
+        (Some(port), _) => rnetkit_drivers::port::socket_text(port.host, &port.host_ports.first.to_string()),
+        (None, Some(address)) => rnetkit_drivers::port::socket_text(address.ip(), "80"),
+        (None, None) => return,
+    };
+    let line = format!("rnet: a page about this container's network is at http://{place}/ (Ctrl-C ends it)\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Parses every word; contradictions are refused before anything is made.

@@ -69,6 +69,8 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl std::error::Error for Refusal {}
+
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         let text = error.raw_os_error().is_none().then(|| error.to_string());

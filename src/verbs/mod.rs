@@ -8,7 +8,10 @@ mod life;
 mod networks;
 mod ports;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
@@ -17,7 +20,7 @@ use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{
     error::{Error, shown},
-    kernel::Kernel,
+    kernel::{Deletion, Kernel, Linux, TableName},
     store::{EndpointState, Store},
 };
 
@@ -25,6 +28,19 @@ use crate::{
 pub struct Rnet<K> {
     store: Store,
     kernel: K,
+}
+
+impl Rnet<Linux> {
+    /// The networks of this host, remembered in these directories (`/var/lib/rnet` and `/run/rnet` for the command).
+    ///
+    /// # Errors
+    /// When a directory is not safe to use, or what is in it cannot be read.
+    pub fn open(root: &Path, run: &Path, deletion: Deletion) -> Result<Self, Error> {
+        let store = Store::open(root, run)?;
+        let table = store.host_state()?.map_or_else(TableName::default, |state| state.table);
+        let kernel = Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
+        Ok(Self::new(store, kernel))
+    }
 }
 
 impl<K: Kernel> Rnet<K> {
