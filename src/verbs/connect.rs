@@ -357,7 +357,7 @@ impl<K: Kernel> Rnet<K> {
     /// Gives back what was reserved before a failure. The caller holds the network's lock.
     fn let_go(&mut self, state: &EndpointState, network: &Network, error: Error) -> Error {
         let given_back = self.release_addresses(network, &state.endpoint, Rest::No);
-        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports)) {
+        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports, Rest::No)) {
             Ok(()) => error,
             Err(also) => also,
         }
