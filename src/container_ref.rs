@@ -6,7 +6,7 @@ use rnetkit_drivers::{Invalid, Name};
 
 use crate::{
     error::{Error, shown},
-    kernel::{Netns, Refusal},
+    kernel::{Kernel, Refusal},
 };
 
 /// Where named namespaces are (`ip-netns(8)`); `/var/run` is the same place by its old name.
@@ -106,14 +106,14 @@ impl ContainerRef {
     ///
     /// # Errors
     /// When there is none, when it is no network namespace, or when it is the host's own.
-    pub fn open(&self, process: Option<u32>, host: (u64, u64)) -> Result<(Netns, PathBuf), Error> {
+    pub fn open<K: Kernel>(&self, process: Option<u32>, kernel: &K) -> Result<(K::Netns, PathBuf), Error> {
         let path = match (&self.means, process) {
             (_, Some(pid)) | (&Means::Pid(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             (Means::Name(name), None) => Path::new(NAMED[0]).join(name.as_str()),
             (Means::Path(path), None) => path.clone(),
         };
-        let netns = Netns::open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
-        if netns.identity() == host {
+        let netns = kernel.open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
+        if kernel.identity(&netns) == kernel.host_identity() {
             return Err(Error::HostNamespace { name: self.to_string() });
         }
         Ok((netns, path))

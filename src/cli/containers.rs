@@ -24,7 +24,7 @@ use crate::{
     },
     container_ref::ContainerRef,
     error::{Error, shown},
-    kernel::{Kernel as _, Linux},
+    kernel::Linux,
     store::EndpointState,
     verbs::{Container, ContainerState, Rnet},
 };
@@ -47,10 +47,7 @@ pub(super) fn run_inside(context: &Context, args: args::Exec) -> Result<u8, Fail
             let pid = state.pid().ok_or_else(|| not_running(&state))?;
             Target::process(pid).map_err(|_| not_running(&state))?
         }
-        None => {
-            let host = rnet.kernel().host_identity();
-            Target::Namespace(container.open(None, host)?.0.into())
-        }
+        None => Target::Namespace(container.open(None, rnet.kernel())?.0.into()),
     };
     drop(rnet);
     Ok(exec(&target, &command)?)
@@ -317,8 +314,7 @@ fn endpoints_of(rnet: &mut Rnet<Linux>, container: &ContainerRef) -> Result<Vec<
     let endpoints = rnet.store().endpoints_of(&container.key())?;
     if endpoints.is_empty() && rnet.container_state(container)?.is_none() {
         // A namespace without networks has no ports; anything else is no container.
-        let host = rnet.kernel().host_identity();
-        container.open(None, host)?;
+        container.open(None, rnet.kernel())?;
     }
     Ok(endpoints)
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     container_ref::ContainerRef,
     error::shown,
-    kernel::{Linux, Netns},
+    kernel::Linux,
     page,
     store::Lock,
     verbs::{Connect, Connected, ContainerState, Mode, Rnet, new_id, now, started_at},
@@ -205,7 +205,7 @@ fn other_namespace(
         }
         None => None,
     };
-    let (netns, _): (Netns, _) = other.open(pid, crate::kernel::Kernel::host_identity(rnet.kernel()))?;
+    let (netns, _) = other.open(pid, rnet.kernel())?;
     Ok(netns.into())
 }
 

@@ -1,6 +1,6 @@
 //! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
 
-use std::{collections::HashMap, fs, net::IpAddr};
+use std::{collections::HashMap, fs, net::IpAddr, path::Path};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -450,6 +450,16 @@ fn is_settled(refusal: &Refusal) -> bool {
 }
 
 impl Kernel for Linux {
+    type Netns = Netns;
+
+    fn open(&self, path: &Path) -> Result<Netns, Refusal> {
+        Netns::open(path)
+    }
+
+    fn identity(&self, netns: &Netns) -> (u64, u64) {
+        netns.identity()
+    }
+
     fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
         self.run_each(steps, netns)
     }

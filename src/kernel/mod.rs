@@ -15,9 +15,9 @@ mod netns;
 mod route;
 mod sysctl;
 
-use std::{fmt, io, net::IpAddr};
+use std::{fmt, io, net::IpAddr, path::Path};
 
-pub use fake::Fake;
+pub use fake::{Fake, Killed};
 pub use firewall::TableName;
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
@@ -106,16 +106,28 @@ pub struct Known {
 
 /// What the verbs need of a kernel.
 pub trait Kernel {
+    /// An open network namespace.
+    type Netns;
+
+    /// Opens a namespace file.
+    ///
+    /// # Errors
+    /// When there is none, or it is something else.
+    fn open(&self, path: &Path) -> Result<Self::Netns, Refusal>;
+
+    /// Device and inode of a namespace: equal if and only if it is the same one.
+    fn identity(&self, netns: &Self::Netns) -> (u64, u64);
+
     /// Runs the steps in order and stops at the first that fails.
     ///
     /// # Errors
     /// The step that failed.
-    fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed>;
+    fn run(&mut self, steps: &[Step], netns: Option<&Self::Netns>) -> Result<(), Failed>;
 
     /// Takes steps back as far as they were done: what is not there is no error.
     ///
     /// Returns what could not be taken back, with the reason.
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)>;
+    fn take_back(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Vec<(Step, Refusal)>;
 
     /// For each resource what exists of it: nothing, itself, or the same thing in another state.
     ///
@@ -124,7 +136,7 @@ pub trait Kernel {
     fn find(
         &mut self,
         resources: &[Resource],
-        netns: Option<&Netns>,
+        netns: Option<&Self::Netns>,
     ) -> Result<Vec<Option<Resource>>, Refusal>;
 
     /// The subnets that the host has routes to, or resolves names through.
@@ -169,7 +181,7 @@ pub trait Kernel {
     ///
     /// # Errors
     /// The step that failed and what could not be undone.
-    fn apply(&mut self, plan: &Plan, netns: Option<&Netns>) -> Result<(), Error> {
+    fn apply(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Result<(), Error> {
         let Err(failed) = self.run(&plan.steps, netns) else { return Ok(()) };
         let back = plan.undo(failed.sent.max(failed.at));
         let left_behind = self.take_back(&back, netns);

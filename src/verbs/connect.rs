@@ -13,7 +13,7 @@ use crate::{
     container_ref::ContainerRef,
     error::Error,
     ipam,
-    kernel::{Kernel, Netns},
+    kernel::Kernel,
     plan::Plan,
     store::{EndpointState, Pending},
 };
@@ -89,9 +89,9 @@ pub struct Connected {
 }
 
 /// A container, its namespace open.
-struct Target {
+struct Target<N> {
     key: String,
-    netns: Netns,
+    netns: N,
     container: Container,
 }
 
@@ -121,7 +121,7 @@ impl<K: Kernel> Rnet<K> {
         &mut self,
         wanted: &Connect,
         network: &Network,
-        target: &Target,
+        target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
         let others = self.store.endpoints_of(&target.key)?;
         refuse_second(network, &others)?;
@@ -141,7 +141,7 @@ impl<K: Kernel> Rnet<K> {
         &mut self,
         wanted: &Connect,
         network: &Network,
-        target: &Target,
+        target: &Target<K::Netns>,
         others: &[EndpointState],
     ) -> Result<Connected, Error> {
         let mut skip = Vec::new();
@@ -175,7 +175,13 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// What a refusal means for the user.
-    fn explain(&mut self, error: Error, network: &Network, target: &Target, endpoint: &Endpoint) -> Error {
+    fn explain(
+        &mut self,
+        error: Error,
+        network: &Network,
+        target: &Target<K::Netns>,
+        endpoint: &Endpoint,
+    ) -> Error {
         let Error::Apply { step, reason, .. } = &error else { return error };
         let name = target.container.name.clone();
         let veth = Resource::Veth {
@@ -221,15 +227,15 @@ impl<K: Kernel> Rnet<K> {
         Err(Error::Unsupported { what: what.to_owned() })
     }
 
-    fn target(&mut self, wanted: &Connect) -> Result<Target, Error> {
+    fn target(&mut self, wanted: &Connect) -> Result<Target<K::Netns>, Error> {
         let started = match wanted.process {
             Some(process) => Some(process),
             None => self.process_of(&wanted.container)?,
         };
         let process = started.map(|(pid, _)| pid);
-        let (netns, path) = wanted.container.open(process, self.kernel.host_identity())?;
+        let (netns, path) = wanted.container.open(process, &self.kernel)?;
         let key = wanted.container.key();
-        let (device, inode) = netns.identity();
+        let (device, inode) = self.kernel.identity(&netns);
         let id = match started {
             Some((_, id)) => id,
             None => match self.store.endpoints_of(&key)?.first() {
@@ -243,7 +249,12 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The plan, with choices made as if now, and none of them kept.
-    fn show(&mut self, wanted: &Connect, network: &Network, target: &Target) -> Result<Connected, Error> {
+    fn show(
+        &mut self,
+        wanted: &Connect,
+        network: &Network,
+        target: &Target<K::Netns>,
+    ) -> Result<Connected, Error> {
         let others = self.store.endpoints_of(&target.key)?;
         refuse_second(network, &others)?;
         let (network, up) = self.up_plan(network)?;
@@ -266,14 +277,14 @@ impl<K: Kernel> Rnet<K> {
         &mut self,
         wanted: &Connect,
         network: &Network,
-        target: &Target,
+        target: &Target<K::Netns>,
         others: &[EndpointState],
         skip: &[InterfaceName],
     ) -> Result<EndpointState, Error> {
         let settings = Settings::of(network)?;
         let asked = EndpointSettings::read(&wanted.options)?.interface;
         let interface = match wanted.interface.clone().or(asked) {
-            Some(name) => free_interface(name, target, others)?,
+            Some(name) => free_interface(name, &target.container, others)?,
             None => next_interface(&settings, others, skip)?,
         };
         refuse_contradictions(wanted, network)?;
@@ -307,7 +318,7 @@ impl<K: Kernel> Rnet<K> {
         &mut self,
         wanted: &Connect,
         network: &Network,
-        target: &Target,
+        target: &Target<K::Netns>,
         others: &[EndpointState],
         skip: &[InterfaceName],
     ) -> Result<Pending, Error> {
@@ -563,14 +574,11 @@ fn refuse_contradictions(wanted: &Connect, network: &Network) -> Result<(), Erro
 /// The name that was asked for, if none of the container's other endpoints has it.
 fn free_interface(
     name: InterfaceName,
-    target: &Target,
+    container: &Container,
     others: &[EndpointState],
 ) -> Result<InterfaceName, Error> {
     if others.iter().any(|other| other.endpoint.interface == name) {
-        return Err(Error::InterfaceTaken {
-            container: target.container.name.clone(),
-            interface: name.to_string(),
-        });
+        return Err(Error::InterfaceTaken { container: container.name.clone(), interface: name.to_string() });
     }
     Ok(name)
 }

@@ -140,17 +140,6 @@ impl<K: Kernel> Rnet<K> {
         self.store.unwatch(key)
     }
 
-    /// Brings the loopback interface of a namespace without networks up.
-    ///
-    /// # Errors
-    /// When the namespace cannot be entered, or the kernel refuses.
-    pub fn bring_loopback_up(&mut self, netns: std::os::fd::OwnedFd) -> Result<(), Error> {
-        let netns =
-            Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
-        let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
-        self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
-    }
-
     /// Forgets a container that has ended.
     ///
     /// # Errors
@@ -212,6 +201,19 @@ impl<K: Kernel> Rnet<K> {
             }
         }
         Ok(list)
+    }
+}
+
+impl<K: Kernel<Netns = Netns>> Rnet<K> {
+    /// Brings the loopback interface of a namespace without networks up.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the kernel refuses.
+    pub fn bring_loopback_up(&mut self, netns: std::os::fd::OwnedFd) -> Result<(), Error> {
+        let netns =
+            Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
+        let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
+        self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
     }
 }
 

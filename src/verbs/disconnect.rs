@@ -177,7 +177,7 @@ impl<K: Kernel> Rnet<K> {
             let routes = |made: &[Resource]| -> Vec<Resource> {
                 made.iter().filter(|r| matches!(r, Resource::DefaultRoute { .. })).cloned().collect()
             };
-            if let Some(netns) = Self::still_there(&after.endpoint.container) {
+            if let Some(netns) = self.still_there(&after.endpoint.container) {
                 let plan = Plan::between(&routes(&before.made), &routes(&after.made));
                 for (step, refusal) in self.kernel.take_back(&plan, Some(&netns)) {
                     tracing::warn!("container {}: {step}: {refusal}", after.endpoint.container.name);

@@ -9,7 +9,7 @@ use super::Rnet;
 use crate::{
     error::Error,
     ipam,
-    kernel::{Kernel, Netns, TableName},
+    kernel::{Kernel, TableName},
     plan::{Plan, Step},
     store::{HostState, Identity, Life, NetworkState, Pending},
 };
@@ -321,8 +321,8 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.
-    pub(super) fn still_there(container: &rnetkit_drivers::Container) -> Option<Netns> {
-        let netns = Netns::open(std::path::Path::new(&container.netns)).ok()?;
-        (netns.identity() == (container.device, container.inode)).then_some(netns)
+    pub(super) fn still_there(&self, container: &rnetkit_drivers::Container) -> Option<K::Netns> {
+        let netns = self.kernel.open(container.netns.as_ref()).ok()?;
+        (self.kernel.identity(&netns) == (container.device, container.inode)).then_some(netns)
     }
 }
