@@ -282,6 +282,10 @@ impl Resource {
                 a.is_ipv6() == b.is_ipv6()
             }
             (Self::Port { link: a, .. }, Self::Port { link: b, .. }) => a == b,
+            (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
+            | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. }) => {
+                a == b && x == y
+            }
             (a, b) => a == b,
         }
     }

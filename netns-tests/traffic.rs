@@ -92,7 +92,9 @@ fn bind<S>(bind: impl Fn() -> std::io::Result<S>) -> std::io::Result<S> {
     let end = std::time::Instant::now() + Duration::from_secs(2);
     loop {
         match bind() {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < end => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < end =>
+            {
                 thread::yield_now();
             }
             result => return result,

@@ -70,6 +70,16 @@ pub(crate) enum Command {
     Logs(Logs),
     /// List the published ports of a container
     Port(Port),
+    /// Compare what is recorded with what the kernel has; exit code 1 if they differ
+    Check(Check),
+    /// Make the kernel agree with the records
+    Repair(Repair),
+    /// Take back what has no living owner
+    Gc(Gc),
+    /// Take everything away that rnet made on this host
+    Purge,
+    /// Make the networks that are defined, as after a reboot
+    Restore,
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -387,4 +397,25 @@ pub(crate) struct Port {
     pub(crate) container: String,
     /// Only this port of the container: PORT[/PROTO]
     pub(crate) port: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Check {
+    /// Only these networks
+    #[arg(value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Repair {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Gc {
+    /// Print what would be taken back, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }

@@ -101,7 +101,7 @@ pub(super) fn passes(filters: &[Filter], network: &Network, used: bool) -> bool 
 }
 
 fn holds(filter: &Filter, network: &Network, used: bool) -> bool {
-    let builtin = crate::verbs::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
+    let builtin = crate::verbs::is_builtin(network);
     match filter {
         Filter::Driver(driver) => network.driver == *driver,
         Filter::Id(pattern) => pattern.matches(&network.id.to_string()),

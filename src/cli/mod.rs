@@ -4,6 +4,7 @@ mod args;
 mod completions;
 mod containers;
 mod filter;
+mod keep;
 mod network;
 mod output;
 mod run;
@@ -130,6 +131,11 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Rm(args) => return containers::remove(&context, &args, out),
         Command::Logs(args) => containers::logs(&context, &args)?,
         Command::Port(args) => containers::ports(&context, &args, &mut out)?,
+        Command::Check(args) => return keep::check(&context, &args, out),
+        Command::Repair(args) => keep::repair(&context, &args, &mut out)?,
+        Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
+        Command::Purge => keep::purge(&context)?,
+        Command::Restore => keep::restore(&context, &mut out)?,
         Command::Completions(args) => completions::completions(args.shell, &mut out),
         Command::Man => completions::man(&mut out)?,
     }

@@ -310,7 +310,7 @@ pub(super) fn prune(context: &Context, args: &args::Prune, out: &mut Out) -> Res
     let mut rnet = context.rnet()?;
     if args.dry_run {
         for network in rnet.networks()? {
-            let builtin = crate::verbs::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
+            let builtin = crate::verbs::is_builtin(&network);
             if !builtin && rnet.endpoints(&network)?.is_empty() && filter::passes(&filters, &network, false) {
                 out.line(&format!("- network {}", network.name));
             }

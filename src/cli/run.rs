@@ -305,7 +305,8 @@ fn tell_where(connected: &[Connected]) {
         (None, Some(address)) => rnetkit_drivers::port::socket_text(address.ip(), "80"),
         (None, None) => return,
     };
-    let line = format!("rnet: a page about this container's network is at http://{place}/ (Ctrl-C ends it)\n");
+    let line =
+        format!("rnet: a page about this container's network is at http://{place}/ (Ctrl-C ends it)\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

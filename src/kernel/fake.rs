@@ -225,7 +225,7 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Identity>) -> Vec<(Step, Refusal)> {
+    fn settle(&mut self, plan: &Plan, netns: Option<&Identity>) -> Vec<(Step, Refusal)> {
         let mut left = Vec::new();
         for step in &plan.steps {
             match self.step(step, netns) {

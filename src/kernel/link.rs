@@ -90,6 +90,19 @@ pub(super) fn set_alias(index: u32, alias: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).alias(alias).build())
 }
 
+/// Makes a link a port of a bridge again.
+pub(super) fn set_master(index: u32, bridge: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(
+        LinkMessageBuilder::<LinkUnspec>::new().index(index).controller(bridge).build(),
+    )
+}
+
+/// Gives a bridge its hardware address and its largest packet again.
+pub(super) fn set_bridge(index: u32, mac: MacAddress, mtu: u32) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::new().index(index);
+    RouteNetlinkMessage::SetLink(builder.address(mac.0.to_vec()).mtu(mtu).build())
+}
+
 /// Brings a link up.
 pub(super) fn set_up(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build())
@@ -140,7 +153,8 @@ pub(super) struct Link {
     /// The other end's index, for a veth.
     pub(super) peer: u32,
     pub(super) alias: String,
-    /// Port flags, for a port of a bridge.
+    /// It is a port of a bridge, with these flags.
+    pub(super) is_port: bool,
     pub(super) isolated: bool,
     pub(super) hairpin: bool,
     pub(super) learning: bool,
@@ -177,6 +191,7 @@ impl Link {
         match info {
             LinkInfo::Kind(kind) => self.kind = kind.to_string(),
             LinkInfo::PortData(InfoPortData::BridgePort(flags)) => {
+                self.is_port = true;
                 for flag in flags {
                     match flag {
                         InfoBridgePort::Isolated(on) => self.isolated = *on,

@@ -283,6 +283,16 @@ impl<'a> Run<'a> {
                 self.request(Place::Container, message, route::REPLACE)
             }
             Resource::Port { .. } => self.create(to),
+            Resource::Veth { name, bridge, .. } => {
+                let index = self.index(Place::Host, name)?;
+                let bridge = self.index(Place::Host, bridge)?;
+                self.request(Place::Host, link::set_master(index, bridge), 0)
+            }
+            Resource::Bridge { name, mac, mtu, alias, .. } => {
+                let index = self.index(Place::Host, name)?;
+                self.request(Place::Host, link::set_bridge(index, *mac, *mtu), 0)?;
+                self.request(Place::Host, link::set_alias(index, alias), 0)
+            }
             _ => {
                 self.remove(from)?;
                 self.create(to)
@@ -398,26 +408,43 @@ impl Linux {
     }
 
     /// Does one step as far as it is not done yet, element by element.
-    fn settle(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
+    fn settle_step(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
         let alone = |linux: &mut Self| {
             linux.run_each(std::slice::from_ref(step), netns).map_err(|failed| failed.refusal)
         };
-        let parts = match step {
-            Step::Remove(Resource::Member(member)) => firewall::member_parts(&self.table, member, false),
-            Step::Remove(Resource::Published(publication)) => {
-                firewall::publication_parts(&self.table, publication, false)
+        let (made, unmade) = match step {
+            Step::Remove(Resource::Member(member)) => {
+                (Vec::new(), firewall::member_parts(&self.table, member, false))
             }
-            Step::Create(Resource::Member(member)) => firewall::member_parts(&self.table, member, true),
+            Step::Create(Resource::Member(member)) => {
+                let parts = |make| firewall::member_parts(&self.table, member, make);
+                (parts(true), parts(false))
+            }
+            Step::Remove(Resource::Published(publication)) => {
+                (Vec::new(), firewall::publication_parts(&self.table, publication, false))
+            }
             Step::Create(Resource::Published(publication)) => {
-                firewall::publication_parts(&self.table, publication, true)
+                let parts = |make| firewall::publication_parts(&self.table, publication, make);
+                (parts(true), parts(false))
             }
             _ => return alone(self),
         };
         let mut first = Ok(());
-        for part in parts {
-            match self.nft()?.run(&part) {
-                Err((_, refusal)) if !is_settled(&refusal) => first = first.and(Err(refusal)),
-                _ => {}
+        let mut note = |result: Result<(), (usize, Refusal)>| match result {
+            Err((_, refusal)) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
+            _ => {}
+        };
+        if made.is_empty() {
+            unmade.iter().try_for_each(|part| self.nft().map(|nft| note(nft.run(part))))?;
+        }
+        // An element that is there may lead elsewhere than it must.
+        for (make, unmake) in made.iter().zip(&unmade) {
+            match self.nft()?.run(make) {
+                Err((_, refusal)) if refusal.errno == libc::EEXIST => {
+                    note(self.nft()?.run(unmake));
+                    note(self.nft()?.run(make));
+                }
+                result => note(result),
             }
         }
         first
@@ -464,13 +491,13 @@ impl Kernel for Linux {
         self.run_each(steps, netns)
     }
 
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)> {
+    fn settle(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)> {
         if self.run_each(&plan.steps, netns).is_ok() {
             return Vec::new();
         }
         let mut left = Vec::new();
         for step in &plan.steps {
-            match self.settle(step, netns) {
+            match self.settle_step(step, netns) {
                 Err(refusal) if !is_settled(&refusal) => left.push((step.clone(), refusal)),
                 _ => {}
             }
@@ -521,7 +548,7 @@ impl Kernel for Linux {
     }
 
     fn has_tables(&mut self, table: &TableName) -> Result<bool, Refusal> {
-        firewall::is_made(self.nft()?, table)
+        firewall::exists(self.nft()?, table)
     }
 
     fn guarded_by_others(&mut self, family: Family) -> Result<bool, Refusal> {

@@ -124,10 +124,11 @@ pub trait Kernel {
     /// The step that failed.
     fn run(&mut self, steps: &[Step], netns: Option<&Self::Netns>) -> Result<(), Failed>;
 
-    /// Takes steps back as far as they were done: what is not there is no error.
+    /// Runs steps as far as they are not done yet: what is there already, or gone already, is no error. For taking
+    /// back and for mending, where nobody knows how far another got.
     ///
-    /// Returns what could not be taken back, with the reason.
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Vec<(Step, Refusal)>;
+    /// Returns what could not be done, with the reason.
+    fn settle(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Vec<(Step, Refusal)>;
 
     /// For each resource what exists of it: nothing, itself, or the same thing in another state.
     ///
@@ -184,7 +185,7 @@ pub trait Kernel {
     fn apply(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Result<(), Error> {
         let Err(failed) = self.run(&plan.steps, netns) else { return Ok(()) };
         let back = plan.undo(failed.sent.max(failed.at));
-        let left_behind = self.take_back(&back, netns);
+        let left_behind = self.settle(&back, netns);
         Err(Error::apply(&plan.steps[failed.at], failed.refusal, &left_behind))
     }
 }

@@ -254,6 +254,14 @@ impl Store {
         file::read(&self.run.join("host.json"))
     }
 
+    /// The name of rnet's tables.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn table(&self) -> Result<TableName, Error> {
+        Ok(self.host_state()?.map_or_else(TableName::default, |state| state.table))
+    }
+
     /// Remembers what was made for all networks.
     ///
     /// # Errors
@@ -292,6 +300,24 @@ impl Store {
             }
         }
         self.clear_host_state()
+    }
+
+    /// Removes both directories' contents: rnet was never here.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn erase(&self) -> Result<(), Error> {
+        self.forget_life()?;
+        for (folder, names) in [(&self.run, &[".lock"][..]), (&self.root, &["host.json", ".lock"][..])] {
+            names.iter().try_for_each(|name| file::remove_with_rest(&folder.join(name)))?;
+        }
+        let definitions = self.root.join("networks");
+        match fs::remove_dir_all(&definitions) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::store(definitions, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Locks the addresses and endpoints of a network.

@@ -219,7 +219,7 @@ impl<K: Kernel<Netns = Netns>> Rnet<K> {
 
 /// Ends a process that lost its watcher. Its number was compared with its start a moment ago; a pidfd makes sure that
 /// no other process got the number since.
-fn kill(pid: u32) {
+pub(super) fn kill(pid: u32) {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let before = started_at(pid);
     if let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw)

@@ -49,9 +49,26 @@ impl<K: Kernel> Rnet<K> {
         Ok(plan)
     }
 
+    /// Disconnects by the container's key alone, where the record is enough.
+    pub(super) fn disconnect_key(&mut self, network: &rnetkit_drivers::Id, key: &str) -> Result<(), Error> {
+        let made = self.store.network_state(network)?.map(|state| state.network);
+        {
+            let _lock = self.store.lock_container(key)?;
+            if let Some(pending) = self.store.recall(network, key)? {
+                self.unmake(pending)?;
+            }
+        }
+        made.map_or(Ok(()), |network| self.down_if_unused(&network))
+    }
+
     /// The pre-defined bridge is there while it is used.
     pub(super) fn down_if_unused(&mut self, network: &Network) -> Result<(), Error> {
-        if network.name.as_str() != "bridge" || self.store.has_endpoints(&network.id)? {
+        if super::networks::is_builtin(network) { self.take_down(network) } else { Ok(()) }
+    }
+
+    /// Unmakes what was made for a network that nobody is connected to. Its definition stays.
+    pub(super) fn take_down(&mut self, network: &Network) -> Result<(), Error> {
+        if self.store.has_endpoints(&network.id)? {
             return Ok(());
         }
         let _host = self.store.lock_host()?;
@@ -179,7 +196,7 @@ impl<K: Kernel> Rnet<K> {
             };
             if let Some(netns) = self.still_there(&after.endpoint.container) {
                 let plan = Plan::between(&routes(&before.made), &routes(&after.made));
-                for (step, refusal) in self.kernel.take_back(&plan, Some(&netns)) {
+                for (step, refusal) in self.kernel.settle(&plan, Some(&netns)) {
                     tracing::warn!("container {}: {step}: {refusal}", after.endpoint.container.name);
                 }
             }

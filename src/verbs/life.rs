@@ -76,7 +76,7 @@ impl<K: Kernel> Rnet<K> {
     /// Unmakes an endpoint by its record, and forgets it.
     pub(super) fn unmake_in(&mut self, pending: Pending) -> Result<(), Error> {
         let plan = Plan::between(&pending.state.made, &[]);
-        let left = self.kernel.take_back(&plan, None);
+        let left = self.kernel.settle(&plan, None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -122,9 +122,8 @@ impl<K: Kernel> Rnet<K> {
 
     /// A network that was removed meanwhile is not made again.
     fn refuse_removed(&self, network: &Network) -> Result<(), Error> {
-        let builtin = super::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
-        let defined =
-            builtin || self.store.definition(&network.name)?.is_some_and(|other| other.id == network.id);
+        let defined = super::is_builtin(network)
+            || self.store.definition(&network.name)?.is_some_and(|other| other.id == network.id);
         if defined { Ok(()) } else { Err(Error::NetworkNotFound { name: network.name.to_string() }) }
     }
 
@@ -145,7 +144,7 @@ impl<K: Kernel> Rnet<K> {
 
     /// Unmakes what was made for a network. The caller holds the locks of host and network.
     pub(super) fn tear_down(&mut self, state: &NetworkState) -> Result<(), Error> {
-        let left = self.kernel.take_back(&Plan::between(&state.made, &[]), None);
+        let left = self.kernel.settle(&Plan::between(&state.made, &[]), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -231,7 +230,7 @@ impl<K: Kernel> Rnet<K> {
         if !self.store.network_states()?.is_empty() {
             return Ok(());
         }
-        let left = self.kernel.take_back(&Plan::between(&state.made, &[]), None);
+        let left = self.kernel.settle(&Plan::between(&state.made, &[]), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -249,7 +248,7 @@ impl<K: Kernel> Rnet<K> {
         self.kernel.use_tables(own.clone());
         if self.kernel.has_tables(&own).map_err(failed)? {
             // Ours by its name, and remembered by nobody: an earlier life's, whose records are gone.
-            self.kernel.take_back(&Plan { steps: vec![Step::Remove(Resource::Firewall)] }, None);
+            self.kernel.settle(&Plan { steps: vec![Step::Remove(Resource::Firewall)] }, None);
         }
         Ok(own)
     }

@@ -4,6 +4,7 @@
 mod connect;
 mod containers;
 mod disconnect;
+mod keep;
 mod life;
 mod networks;
 mod ports;
@@ -15,12 +16,13 @@ use std::{
 
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
-pub use networks::{BUILTIN, CreateNetwork};
+pub use keep::{Difference, Garbage};
+pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{
     error::{Error, shown},
-    kernel::{Deletion, Kernel, Linux, TableName},
+    kernel::{Deletion, Kernel, Linux},
     store::{EndpointState, Store},
 };
 
@@ -37,8 +39,9 @@ impl Rnet<Linux> {
     /// When a directory is not safe to use, or what is in it cannot be read.
     pub fn open(root: &Path, run: &Path, deletion: Deletion) -> Result<Self, Error> {
         let store = Store::open(root, run)?;
-        let table = store.host_state()?.map_or_else(TableName::default, |state| state.table);
-        let kernel = Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
+        let table = store.table()?;
+        let kernel =
+            Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
         Ok(Self::new(store, kernel))
     }
 }

@@ -303,7 +303,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
         let network = self.network(reference)?;
-        if BUILTIN.iter().any(|(builtin, _)| *builtin == network.name.as_str()) {
+        if is_builtin(&network) {
             return Err(Error::Predefined { name: network.name.to_string(), action: "removed" });
         }
         if mode == Mode::Show {
@@ -334,7 +334,11 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// Locks are taken in the order in which connect takes them: containers, host, network. Whoever connects
     /// meanwhile finds the network gone; whoever had begun is waited for.
-    fn remove_all(&mut self, network: &Network, endpoints: Vec<EndpointState>) -> Result<(), Error> {
+    pub(super) fn remove_all(
+        &mut self,
+        network: &Network,
+        endpoints: Vec<EndpointState>,
+    ) -> Result<(), Error> {
         let removal = self.store.lock_removal(network)?;
         let made = self.begin_removal(network)?;
         let mut keys: Vec<String> = endpoints
@@ -355,7 +359,7 @@ impl<K: Kernel> Rnet<K> {
         let mut all = made.made.clone();
         all.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
         let others = self.hand_over_gateways(&recalled)?;
-        let left = self.kernel.take_back(&together(&all), None);
+        let left = self.kernel.settle(&together(&all), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -403,6 +407,12 @@ impl<K: Kernel> Rnet<K> {
         }
         Ok(pruned)
     }
+}
+
+/// Whether the network is one of those that are there without being made.
+#[must_use]
+pub fn is_builtin(network: &Network) -> bool {
+    BUILTIN.iter().any(|(name, _)| *name == network.name.as_str())
 }
 
 /// Elements of the firewall first, then links, the bridge last: the order in which the kernel takes them in the

@@ -143,16 +143,49 @@ fn put(batch: &mut Batch, table: &TableName, list: &[Element], make: bool, owner
     }
 }
 
-/// Whether the tables are there, with as many rules as they must have.
-pub(super) fn is_made(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
+/// Whether one of the tables is there.
+pub(super) fn exists(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
     for family in [INET, BRIDGE] {
         let mut body = Attributes::default();
         body.text(1, table.as_str());
-        if nft.get(message::GET_TABLE, family, &body)?.is_none() {
+        if nft.get(message::GET_TABLE, family, &body)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the tables are there, with every chain and as many rules in each as they must have.
+pub(super) fn is_whole(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
+    let expected = skeleton::rules();
+    for family in [INET, BRIDGE] {
+        let mut found: Vec<String> = Vec::new();
+        for body in nft.list(message::GET_RULE, family)? {
+            let [of, chain] = names(&body);
+            if of == table.as_str() {
+                found.push(chain);
+            }
+        }
+        let mut wanted: Vec<&str> =
+            expected.iter().filter(|rule| rule.0 == family).map(|rule| rule.1).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        if found != wanted {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// The names of table and chain in a rule (`NFTA_RULE_TABLE`, `NFTA_RULE_CHAIN`).
+fn names(body: &[u8]) -> [String; 2] {
+    let text = |kind: u16| {
+        let mut attributes = netlink_packet_core::NlasIterator::new(body).flatten();
+        let found = attributes.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec());
+        let text = found.map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
+        text.trim_end_matches('\0').to_owned()
+    };
+    [text(1), text(2)]
 }
 
 /// Whether another instance of rnet, with tables of another name, guards the family: then forwarding is its work too.
