@@ -285,6 +285,15 @@ impl MacAddress {
     }
 }
 
+impl MacAddress {
+    /// The link-local IPv6 address that an interface with this hardware address gives itself (RFC 4291, appendix A).
+    #[must_use]
+    pub fn link_local(self) -> IpAddr {
+        let [a, b, c, d, e, g] = self.0;
+        IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, g])
+    }
+}
+
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;

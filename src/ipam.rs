@@ -146,6 +146,7 @@ pub fn pools(wishes: &Wishes) -> Result<Vec<Pool>, Error> {
         pool.aux.insert(name.clone(), *address);
     }
     pools.iter_mut().try_for_each(complete)?;
+    pools.sort_by_key(|pool| pool.subnet.is_ipv6());
     Ok(pools)
 }
 

@@ -77,7 +77,8 @@ impl Driver for Bridge {
         list.extend(inside_resources(endpoint));
         if settings.spoof_check {
             list.push(Resource::Member(Member::Pinned { link: port.clone(), mac: endpoint.mac }));
-            let addresses = endpoint.addresses.iter().map(IpNetwork::ip);
+            let link_local = network.has_family(true).then(|| endpoint.mac.link_local());
+            let addresses = endpoint.addresses.iter().map(IpNetwork::ip).chain(link_local);
             list.extend(
                 addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
             );

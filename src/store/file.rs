@@ -199,6 +199,16 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether a directory has any record; looks at one, however many there are.
+pub(super) fn has_any(path: &Path) -> Result<bool, Error> {
+    let mut entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(|error| Error::store(path, error))?,
+    };
+    let is_record = |name: &str| !name.starts_with('.') && !name.ends_with(".damaged");
+    Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_record))))
+}
+
 /// The names in a directory that are records (not temporary, damaged or lock files), sorted.
 pub(super) fn names(path: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(path) {

@@ -464,7 +464,7 @@ impl Store {
     /// # Errors
     /// When the directories cannot be read.
     pub fn has_endpoints(&self, network: &Id) -> Result<bool, Error> {
-        if !file::names(&self.network_dir(network).join("endpoints"))?.is_empty() {
+        if file::has_any(&self.network_dir(network).join("endpoints"))? {
             return Ok(true);
         }
         Ok(self.pending_states()?.iter().any(|state| state.endpoint.network == *network))
