@@ -342,6 +342,13 @@ fn forward(add: Add<'_>) {
     let to = "to_containers";
     add(to, Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
     add(to, Rule::new("neighbours").between("talking").accept());
+    for (ipv6, set) in [(false, "within4"), (true, "within6")] {
+        // The set holds pairs of addresses of one network; an address beside itself tells whether it is in any.
+        let words = Words::of(ipv6);
+        let rule = Rule::new("no container is out there").family(ipv6).from(false, "bridges");
+        let rule = rule.load(words.source, R0).load(words.source, R0 + words.registers);
+        add(to, rule.member(R0, true, set).drop());
+    }
     add(to, Rule::new("no way into an internal network").to(true, "internal").drop());
     add(to, Rule::new("no way out of an internal network").from(true, "internal").drop());
     add(to, Rule::new("published ports").connection(CT_STATUS, DESTINATION_TRANSLATED).accept());
