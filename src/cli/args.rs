@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Repair(Repair),
     /// Take back what has no living owner
     Gc(Gc),
+    /// Look at the host: what helps, what is in the way, what to do; exit code 1 if something will not work
+    Doctor(Doctor),
     /// Take everything away that rnet made on this host
     Purge,
     /// Make the networks that are defined, as after a reboot
@@ -418,4 +420,11 @@ pub(crate) struct Gc {
     /// Print what would be taken back, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

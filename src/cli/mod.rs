@@ -134,6 +134,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Check(args) => return keep::check(&context, &args, out),
         Command::Repair(args) => keep::repair(&context, &args, &mut out)?,
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
+        Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
         Command::Completions(args) => completions::completions(args.shell, &mut out),

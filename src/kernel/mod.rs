@@ -13,16 +13,18 @@ mod neighbour;
 mod netlink;
 mod netns;
 mod route;
+mod survey;
 mod sysctl;
 
 use std::{fmt, io, net::IpAddr, path::Path};
 
 pub use fake::{Fake, Killed};
-pub use firewall::TableName;
+pub use firewall::{ForeignChain, TableName};
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use netns::Netns;
 use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
+pub use survey::{MarkedLink, Survey};
 
 use crate::{
     error::Error,
