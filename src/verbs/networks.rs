@@ -50,6 +50,9 @@ impl<K: Kernel> Rnet<K> {
     /// When the name or subnet is taken, an option makes no sense, or a step fails; then nothing is left.
     pub fn create(&mut self, wanted: CreateNetwork, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
+        if mode == Mode::Do {
+            self.recover()?;
+        }
         let name = wanted.name.clone();
         if BUILTIN.iter().any(|(builtin, _)| *builtin == name.as_str()) {
             return Err(Error::NetworkExists { name: name.to_string() });
@@ -302,6 +305,9 @@ impl<K: Kernel> Rnet<K> {
     /// When it is pre-defined, has endpoints, or a step fails.
     pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
+        if mode == Mode::Do {
+            self.recover()?;
+        }
         let network = self.network(reference)?;
         if is_builtin(&network) {
             return Err(Error::Predefined { name: network.name.to_string(), action: "removed" });
@@ -310,7 +316,6 @@ impl<K: Kernel> Rnet<K> {
             let plan = self.remove_plan(&network, force)?;
             return Ok((network, plan));
         }
-        self.take_back_dead()?;
         let endpoints = {
             let _host = self.store.lock_host()?;
             let _lock = self.store.lock_network(&network)?;
@@ -369,9 +374,9 @@ impl<K: Kernel> Rnet<K> {
         }
         keys.iter().for_each(|key| self.store.leave_container(key));
         self.take_gateways(others);
-        self.store.undefine(&network.name)?;
         drop((removal, lock));
-        self.tear_down(&NetworkState { made: Vec::new(), ..made })
+        self.tear_down(&NetworkState { made: Vec::new(), ..made })?;
+        self.store.undefine(&network.name)
     }
 
     /// From now on nobody connects. Returns what was made for the network.
@@ -393,7 +398,7 @@ impl<K: Kernel> Rnet<K> {
     /// The first failure.
     pub fn prune(&mut self, mut wanted: impl FnMut(&Network) -> bool) -> Result<Vec<Name>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
+        self.recover()?;
         let mut pruned = Vec::new();
         for network in self.store.definitions()? {
             if !wanted(&network) || self.store.has_endpoints(&network.id)? {
