@@ -29,10 +29,8 @@ pub struct Fake {
     /// Die before the step with that number: unwinds with [`Killed`], so that nothing of the verb runs on, and all
     /// its locks are let go.
     pub die_at: Option<usize>,
-    /// Steps so far.
-    pub ran: usize,
-    /// The step that was refused, or not reached alive.
-    pub stopped: Option<Step>,
+    /// The steps so far, those of `fail_at` and `die_at` included.
+    pub log: Vec<Step>,
     /// Subnets that the host routes.
     pub routed: Vec<IpNetwork>,
     /// Ports on which processes of the host listen.
@@ -89,14 +87,12 @@ impl Fake {
     }
 
     fn step(&mut self, step: &Step, netns: Option<&Identity>) -> Result<(), Refusal> {
-        let number = self.ran;
-        self.ran += 1;
+        let number = self.log.len();
+        self.log.push(step.clone());
         if self.die_at == Some(number) {
-            self.stopped = Some(step.clone());
             std::panic::resume_unwind(Box::new(Killed));
         }
         if self.fail_at == Some(number) {
-            self.stopped = Some(step.clone());
             return Err(Refusal::because(libc::EIO, "refused by the test"));
         }
         match step {
