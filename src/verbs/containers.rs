@@ -170,6 +170,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records cannot be read, or a step fails.
     pub fn reap(&mut self) -> Result<usize, Error> {
         self.take_back_dead()?;
+        self.take_back_rest()?;
         let abandoned = self.store.abandoned()?;
         let count = abandoned.len();
         for (key, _lock) in abandoned {

@@ -60,9 +60,31 @@ impl<K: Kernel> Rnet<K> {
         let dead = self.store.dead()?;
         let count = dead.len();
         for pending in dead {
+            let key = pending.state.key.clone();
             self.unmake(pending)?;
+            self.settle_gateways(&key)?;
+        }
+        if count > 0 {
+            self.take_back_rest()?;
         }
         Ok(count)
+    }
+
+    /// Takes back what dead processes left and no endpoint's record names: the pre-defined bridge without
+    /// containers, and without networks what they share.
+    ///
+    /// # Errors
+    /// When records cannot be read or removed, or a step fails.
+    pub(super) fn take_back_rest(&mut self) -> Result<(), Error> {
+        let bridge = self.network("bridge")?;
+        if self.store.network_state(&bridge.id)?.is_some() {
+            self.down_if_unused(&bridge)?;
+        }
+        if self.store.host_state()?.is_some() && self.store.network_states()?.is_empty() {
+            let _host = self.store.lock_host()?;
+            self.unshare()?;
+        }
+        Ok(())
     }
 
     /// Unmakes an endpoint by its record, forgets it, and its container if it was the last.
@@ -94,15 +116,28 @@ impl<K: Kernel> Rnet<K> {
             return Ok(state.network);
         }
         let _host = self.store.lock_host()?;
-        let _lock = self.store.lock_network(network)?;
+        let mut _lock = self.store.lock_network(network)?;
         match self.store.network_state(&network.id)? {
             Some(state) if !state.pending => return Ok(state.network),
             Some(_) if self.store.is_being_removed(network)? => {
                 return Err(Error::NetworkNotFound { name: network.name.to_string() });
             }
-            Some(state) => self.tear_down(&state)?,
+            Some(state) => {
+                self.tear_down(&state)?;
+                // The file that was locked went with all others of the network.
+                _lock = self.store.lock_network(network)?;
+            }
             None => {}
         }
+        let made = self.make(network);
+        if made.is_err() {
+            self.store.clear_network_state(&network.id)?;
+        }
+        made
+    }
+
+    /// Makes what the network needs. The caller holds the locks of host and network.
+    fn make(&mut self, network: &Network) -> Result<Network, Error> {
         self.refuse_removed(network)?;
         let network = self.complete(network)?;
         let list = Self::driver(&network)?.network(&network)?;
@@ -237,6 +272,13 @@ impl<K: Kernel> Rnet<K> {
         self.store.clear_host_state()
     }
 
+    /// The steps that `unshare` would run once that network is gone.
+    pub(super) fn unshare_plan(&self, network: &Network) -> Result<Plan, Error> {
+        let others = self.store.network_states()?.iter().any(|state| state.network.id != network.id);
+        let shared = self.store.host_state()?.filter(|_| !others);
+        Ok(shared.map(|state| Plan::between(&state.made, &[])).unwrap_or_default())
+    }
+
     /// A name for rnet's tables that nobody has: `rnet`, or one of this host's own beside another instance.
     fn free_table(&mut self) -> Result<TableName, Error> {
         let failed = |refusal| Error::kernel("look at the firewall", refusal);
@@ -316,7 +358,7 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When the record cannot be read.
     pub fn is_up(&self, network: &Network) -> Result<bool, Error> {
-        Ok(self.store.network_state(&network.id)?.is_some())
+        Ok(self.store.network_state(&network.id)?.is_some_and(|state| !state.pending))
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.

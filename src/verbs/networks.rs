@@ -58,6 +58,9 @@ impl<K: Kernel> Rnet<K> {
             let reason = "it has the form of an id";
             return Err(rnetkit_drivers::Invalid::new("network name", name.as_str(), reason).into());
         }
+        if mode == Mode::Do {
+            self.take_back_rest()?;
+        }
         let lock = if mode == Mode::Do { Some(self.store.lock_host()?) } else { None };
         if self.store.definition(&name)?.is_some() {
             return Err(Error::NetworkExists { name: name.to_string() });
@@ -302,6 +305,10 @@ impl<K: Kernel> Rnet<K> {
     /// When it is pre-defined, has endpoints, or a step fails.
     pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
+        if mode == Mode::Do {
+            self.take_back_dead()?;
+            self.take_back_rest()?;
+        }
         let network = self.network(reference)?;
         if is_builtin(&network) {
             return Err(Error::Predefined { name: network.name.to_string(), action: "removed" });
@@ -310,7 +317,6 @@ impl<K: Kernel> Rnet<K> {
             let plan = self.remove_plan(&network, force)?;
             return Ok((network, plan));
         }
-        self.take_back_dead()?;
         let endpoints = {
             let _host = self.store.lock_host()?;
             let _lock = self.store.lock_network(&network)?;
@@ -323,11 +329,18 @@ impl<K: Kernel> Rnet<K> {
     }
 
     fn remove_plan(&mut self, network: &Network, force: bool) -> Result<Plan, Error> {
-        let endpoints = self.store.endpoints(&network.id)?;
+        let mut endpoints = self.store.endpoints(&network.id)?;
         refuse_endpoints(network, &endpoints, force)?;
+        endpoints.sort_by(|a, b| a.key.cmp(&b.key));
         let mut made = self.store.network_state(&network.id)?.map(|state| state.made).unwrap_or_default();
-        made.extend(endpoints.into_iter().flat_map(|state| state.made));
-        Ok(Plan::between(&made, &[]))
+        made.extend(endpoints.iter().flat_map(|state| state.made.clone()));
+        let mut plan = together(&made);
+        for state in &endpoints {
+            let mut others = self.store.endpoints_of(&state.key)?;
+            others.retain(|other| other.endpoint.network != network.id);
+            plan = plan.then(self.gateway_plan(&self.handed_over(&others)?));
+        }
+        Ok(plan.then(self.unshare_plan(network)?))
     }
 
     /// Endpoints and network in one plan, so that the kernel deletes their links together.
@@ -394,6 +407,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn prune(&mut self, mut wanted: impl FnMut(&Network) -> bool) -> Result<Vec<Name>, Error> {
         self.wake()?;
         self.take_back_dead()?;
+        self.take_back_rest()?;
         let mut pruned = Vec::new();
         for network in self.store.definitions()? {
             if !wanted(&network) || self.store.has_endpoints(&network.id)? {
