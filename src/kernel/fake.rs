@@ -66,6 +66,12 @@ impl Fake {
         self.resources.retain(|(place, _)| place.is_none() || *place != ended);
     }
 
+    /// Somebody else deletes a thing.
+    pub fn lose(&mut self, lost: &Resource) {
+        self.drop_link(lost);
+        self.resources.retain(|(_, resource)| resource != lost);
+    }
+
     /// The namespace that a resource is kept under.
     fn place(resource: &Resource, netns: Option<&Identity>) -> Option<Identity> {
         let inside = matches!(resource.lives_on(), Some((Place::Container, _)))
@@ -192,6 +198,9 @@ impl Fake {
 
     /// A link goes, and takes along what lives on it, at either end.
     fn drop_link(&mut self, link: &Resource) {
+        if !matches!(link, Resource::Bridge { .. } | Resource::Veth { .. }) {
+            return;
+        }
         let Some(at) = self.resources.iter().position(|(_, other)| other == link) else { return };
         let (far, _) = self.resources.remove(at);
         self.resources.retain(|(place, other)| match other.lives_on() {

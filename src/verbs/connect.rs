@@ -126,7 +126,7 @@ impl<K: Kernel> Rnet<K> {
         network: &Network,
         target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
-        let others = self.store.endpoints_of(&target.key)?;
+        let others = self.leave_former(target)?;
         refuse_second(network, &others)?;
         for _ in 0..TRIES {
             let network = self.up(network)?;
@@ -141,6 +141,24 @@ impl<K: Kernel> Rnet<K> {
             }
         }
         Err(Error::NetworkNotFound { name: network.name.to_string() })
+    }
+
+    /// The container's other endpoints. Those of an earlier namespace with the same name are taken back: it is gone,
+    /// and nobody else would say so.
+    fn leave_former(&mut self, target: &Target<K::Netns>) -> Result<Vec<EndpointState>, Error> {
+        let endpoints = self.store.endpoints_of(&target.key)?;
+        let (others, former): (Vec<EndpointState>, Vec<EndpointState>) =
+            endpoints.into_iter().partition(|state| is_of(state, &target.container));
+        for state in former {
+            let network = state.endpoint.network;
+            if let Some(pending) = self.store.recall(&network, &target.key)? {
+                self.unmake_in(pending)?;
+            }
+            if let Some(made) = self.store.network_state(&network)? {
+                self.down_if_unused(&made.network)?;
+            }
+        }
+        Ok(others)
     }
 
     /// Reserve, apply, commit. Where the kernel lacks what the network needs (somebody deleted it), that is made
@@ -264,7 +282,8 @@ impl<K: Kernel> Rnet<K> {
         network: &Network,
         target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
-        let others = self.store.endpoints_of(&target.key)?;
+        let mut others = self.store.endpoints_of(&target.key)?;
+        others.retain(|other| is_of(other, &target.container));
         refuse_second(network, &others)?;
         let (network, up) = self.up_plan(network)?;
         let mut state = self.draft(wanted, &network, target, &others, &[])?;
@@ -546,6 +565,12 @@ fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), E
         return refuse(format!("it is not in subnet {}", pool.subnet));
     }
     ipam::reserved(pool, address).map_or(Ok(()), refuse)
+}
+
+/// Whether the endpoint is in that very namespace.
+fn is_of(state: &EndpointState, container: &Container) -> bool {
+    let other = &state.endpoint.container;
+    (other.device, other.inode) == (container.device, container.inode)
 }
 
 fn refuse_second(network: &Network, others: &[EndpointState]) -> Result<(), Error> {

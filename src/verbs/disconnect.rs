@@ -216,12 +216,13 @@ impl<K: Kernel> Rnet<K> {
 
     /// After an endpoint of a dead process was taken back, nobody knows which default routes its container has: those
     /// that fall to its other endpoints are looked for, and set.
-    pub(super) fn settle_gateways(&mut self, key: &str) -> Result<(), Error> {
-        if self.store.endpoints_of(key)?.is_empty() {
-            return Ok(());
-        }
+    pub(super) fn settle_container(&mut self, key: &str) -> Result<(), Error> {
         let _lock = self.store.lock_container(key)?;
         let mut others = self.store.endpoints_of(key)?;
+        if others.is_empty() {
+            self.store.leave_container(key);
+            return Ok(());
+        }
         for handover in self.handed_over(&others)? {
             self.store.update(&handover.after)?;
         }

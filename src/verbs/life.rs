@@ -61,8 +61,8 @@ impl<K: Kernel> Rnet<K> {
         let count = dead.len();
         for pending in dead {
             let key = pending.state.key.clone();
-            self.unmake(pending)?;
-            self.settle_gateways(&key)?;
+            self.unmake_in(pending)?;
+            self.settle_container(&key)?;
         }
         if count > 0 {
             self.take_back_rest()?;
