@@ -3,6 +3,7 @@
 mod choices;
 mod deaths;
 mod failures;
+mod keep;
 mod sequences;
 mod shown;
 mod whole;
@@ -32,6 +33,8 @@ use crate::{
 struct Lab {
     folder: PathBuf,
     rnet: Rnet<Fake>,
+    /// Namespaces so far.
+    started: u64,
 }
 
 impl Drop for Lab {
@@ -54,7 +57,7 @@ impl Lab {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("rnet-verbs-{}-{number}", std::process::id()));
         let rnet = rnet(&folder, Fake::default());
-        let mut lab = Self { folder, rnet };
+        let mut lab = Self { folder, rnet, started: 0 };
         ["web", "db", "app"].into_iter().for_each(|name| lab.start(name));
         lab.rnet.identity().unwrap();
         lab
@@ -73,8 +76,9 @@ impl Lab {
 
     /// A namespace of that name appears.
     fn start(&mut self, name: &str) {
-        let number = self.kernel().namespaces.len() as u64;
-        self.kernel().namespaces.insert(netns(name), Some((4, 4_026_532_000 + number)));
+        self.started += 1;
+        let identity = (4, 4_026_532_000 + self.started);
+        self.kernel().namespaces.insert(netns(name), Some(identity));
     }
 
     fn create(&mut self, wanted: &CreateNetwork) -> Result<Network, Error> {

@@ -88,6 +88,24 @@ fn a_container_whose_namespace_is_gone_can_be_disconnected() {
 }
 
 #[test]
+fn a_container_that_was_started_anew_under_its_name_can_be_connected_at_once() {
+    for network in ["blue", "red"] {
+        let mut lab = Lab::blue();
+        lab.create(&create("red", &["10.2.0.0/24"])).unwrap();
+        lab.connect(&publish("blue", "web", &["8080:80"])).unwrap();
+        lab.connect(&connect("bridge", "web")).unwrap();
+        lab.kernel().end(&netns("web"));
+        lab.start("web");
+        let connected = lab.connect(&publish(network, "web", &["8080:80"])).unwrap();
+        assert_eq!(connected.endpoint.interface.as_str(), "eth0");
+        assert_eq!(lab.rnet.store().endpoints_of("web").unwrap().len(), 1);
+        assert!(!lab.kernel().host().contains(&"rnet0 up on the host".to_owned()));
+        lab.remove_all();
+        assert_eq!(lab.kernel().host(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn what_somebody_deleted_is_made_again_by_the_next_connect() {
     let mut lab = Lab::blue();
     let before = lab.kernel().host();
