@@ -55,7 +55,10 @@ impl Lab {
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("rnet-verbs-{}-{number}", std::process::id()));
+        // In memory where there is such a place: definitions are written with fsync.
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = base.join(format!("rnet-verbs-{}-{number}", std::process::id()));
         let rnet = rnet(&folder, Fake::default());
         let mut lab = Self { folder, rnet, started: 0 };
         ["web", "db", "app"].into_iter().for_each(|name| lab.start(name));
