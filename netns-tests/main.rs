@@ -19,6 +19,7 @@ mod many;
 mod publish;
 mod run;
 mod snapshot;
+mod sweep;
 mod traffic;
 
 use std::process::ExitCode;
@@ -34,5 +35,6 @@ fn main() -> ExitCode {
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        sweep::TESTS,
     ])
 }

@@ -186,7 +186,9 @@ pub trait Kernel {
     /// The step that failed and what could not be undone.
     fn apply(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Result<(), Error> {
         let Err(failed) = self.run(&plan.steps, netns) else { return Ok(()) };
-        let back = plan.undo(failed.sent.max(failed.at));
+        // The failed step may be half done. But if it failed because the thing exists, it is somebody else's.
+        let half_done = usize::from(failed.refusal.errno != libc::EEXIST);
+        let back = plan.undo(failed.sent.max(failed.at + half_done));
         let left_behind = self.settle(&back, netns);
         Err(Error::apply(&plan.steps[failed.at], failed.refusal, &left_behind))
     }

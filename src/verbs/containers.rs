@@ -169,8 +169,7 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When records cannot be read, or a step fails.
     pub fn reap(&mut self) -> Result<usize, Error> {
-        self.take_back_dead()?;
-        self.take_back_rest()?;
+        self.recover()?;
         let abandoned = self.store.abandoned()?;
         let count = abandoned.len();
         for (key, _lock) in abandoned {

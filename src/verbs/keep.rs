@@ -56,6 +56,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records or the kernel cannot be read, or a network is unknown.
     pub fn check(&mut self, only: &[String]) -> Result<Vec<Difference>, Error> {
         self.wake()?;
+        self.recover()?;
         let mut differences = Vec::new();
         for part in self.parts(only)? {
             let plan = self.difference(&part)?;
@@ -72,7 +73,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records or the kernel cannot be read, or a step is refused.
     pub fn repair(&mut self) -> Result<Vec<Difference>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
+        self.recover()?;
         let mut mended = Vec::new();
         for part in self.parts(&[])? {
             let plan = self.difference(&part)?;
@@ -199,7 +200,7 @@ impl<K: Kernel> Rnet<K> {
     /// When a network cannot be made; those before it are.
     pub fn restore(&mut self) -> Result<Vec<String>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
+        self.recover()?;
         let mut names = Vec::new();
         for network in self.store.definitions()? {
             if !self.is_up(&network)? {

@@ -60,31 +60,65 @@ impl<K: Kernel> Rnet<K> {
         let dead = self.store.dead()?;
         let count = dead.len();
         for pending in dead {
-            let key = pending.state.key.clone();
+            let (key, network) = (pending.state.key.clone(), pending.state.endpoint.network);
             self.unmake_in(pending)?;
             self.settle_container(&key)?;
-        }
-        if count > 0 {
-            self.take_back_rest()?;
+            if let Some(made) = self.store.network_state(&network)? {
+                self.down_if_unused(&made.network)?;
+            }
         }
         Ok(count)
     }
 
-    /// Takes back what dead processes left and no endpoint's record names: the pre-defined bridge without
-    /// containers, and without networks what they share.
+    /// As `take_back_dead`, and also finishes or undoes what dead processes left of networks and of what they share.
+    /// Looks at every network, so it is not on the way of connect and disconnect, which look at their own.
     ///
     /// # Errors
-    /// When records cannot be read or removed, or a step fails.
-    pub(super) fn take_back_rest(&mut self) -> Result<(), Error> {
-        let bridge = self.network("bridge")?;
-        if self.store.network_state(&bridge.id)?.is_some() {
-            self.down_if_unused(&bridge)?;
+    /// When records cannot be read or written, or a step fails.
+    pub fn recover(&mut self) -> Result<(), Error> {
+        self.take_back_dead()?;
+        for state in self.store.network_states()? {
+            self.down_if_unused(&state.network)?;
         }
-        if self.store.host_state()?.is_some() && self.store.network_states()?.is_empty() {
-            let _host = self.store.lock_host()?;
-            self.unshare()?;
+        let host = self.store.host_state()?;
+        let states = self.store.network_states()?;
+        let unfinished = states.iter().any(|state| state.pending);
+        if host.is_none() && !unfinished
+            || host.is_some_and(|host| !host.pending) && !unfinished && !states.is_empty()
+        {
+            return Ok(());
         }
-        Ok(())
+        let _host = self.store.lock_host()?;
+        for state in self.store.network_states()?.into_iter().filter(|state| state.pending) {
+            if !self.store.is_being_removed(&state.network)? {
+                self.finish_network(state)?;
+            }
+        }
+        self.unshare()?;
+        match self.store.host_state()? {
+            Some(state) if state.pending => self.finish_host(state),
+            _ => Ok(()),
+        }
+    }
+
+    /// A network that a dead process was making or removing: with endpoints nothing of it was removed yet, so it stays;
+    /// without, it goes, to be made again when it is next used. The caller holds the host's lock.
+    fn finish_network(&mut self, state: NetworkState) -> Result<(), Error> {
+        let _lock = self.store.lock_network(&state.network)?;
+        if self.store.has_endpoints(&state.network.id)? {
+            return self.store.set_network_state(&NetworkState { pending: false, ..state });
+        }
+        self.tear_down(&state)
+    }
+
+    /// What networks share is made as far as it is missing. The caller holds the host's lock.
+    fn finish_host(&mut self, state: HostState) -> Result<(), Error> {
+        let there = self.really(&state.made)?;
+        let left = self.kernel.settle(&Plan::between(&there, &state.made), None);
+        if let Some((step, refusal)) = left.first() {
+            return Err(Error::apply(step, refusal.clone(), &left[1..]));
+        }
+        self.store.set_host_state(&HostState { pending: false, ..state })
     }
 
     /// Unmakes an endpoint by its record, forgets it, and its container if it was the last.
@@ -116,18 +150,18 @@ impl<K: Kernel> Rnet<K> {
             return Ok(state.network);
         }
         let _host = self.store.lock_host()?;
-        let mut _lock = self.store.lock_network(network)?;
         match self.store.network_state(&network.id)? {
             Some(state) if !state.pending => return Ok(state.network),
             Some(_) if self.store.is_being_removed(network)? => {
                 return Err(Error::NetworkNotFound { name: network.name.to_string() });
             }
-            Some(state) => {
-                self.tear_down(&state)?;
-                // The file that was locked went with all others of the network.
-                _lock = self.store.lock_network(network)?;
-            }
+            Some(state) => self.finish_network(state)?,
             None => {}
+        }
+        // What was torn down took the lock's file along.
+        let _lock = self.store.lock_network(network)?;
+        if let Some(state) = self.store.network_state(&network.id)? {
+            return Ok(state.network);
         }
         let made = self.make(network);
         if made.is_err() {

@@ -50,6 +50,9 @@ impl<K: Kernel> Rnet<K> {
     /// When the name or subnet is taken, an option makes no sense, or a step fails; then nothing is left.
     pub fn create(&mut self, wanted: CreateNetwork, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
+        if mode == Mode::Do {
+            self.recover()?;
+        }
         let name = wanted.name.clone();
         if BUILTIN.iter().any(|(builtin, _)| *builtin == name.as_str()) {
             return Err(Error::NetworkExists { name: name.to_string() });
@@ -57,9 +60,6 @@ impl<K: Kernel> Rnet<K> {
         if name.as_str().parse::<Id>().is_ok() {
             let reason = "it has the form of an id";
             return Err(rnetkit_drivers::Invalid::new("network name", name.as_str(), reason).into());
-        }
-        if mode == Mode::Do {
-            self.take_back_rest()?;
         }
         let lock = if mode == Mode::Do { Some(self.store.lock_host()?) } else { None };
         if self.store.definition(&name)?.is_some() {
@@ -306,8 +306,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
         if mode == Mode::Do {
-            self.take_back_dead()?;
-            self.take_back_rest()?;
+            self.recover()?;
         }
         let network = self.network(reference)?;
         if is_builtin(&network) {
@@ -382,9 +381,9 @@ impl<K: Kernel> Rnet<K> {
         }
         keys.iter().for_each(|key| self.store.leave_container(key));
         self.take_gateways(others);
-        self.store.undefine(&network.name)?;
         drop((removal, lock));
-        self.tear_down(&NetworkState { made: Vec::new(), ..made })
+        self.tear_down(&NetworkState { made: Vec::new(), ..made })?;
+        self.store.undefine(&network.name)
     }
 
     /// From now on nobody connects. Returns what was made for the network.
@@ -406,8 +405,7 @@ impl<K: Kernel> Rnet<K> {
     /// The first failure.
     pub fn prune(&mut self, mut wanted: impl FnMut(&Network) -> bool) -> Result<Vec<Name>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
-        self.take_back_rest()?;
+        self.recover()?;
         let mut pruned = Vec::new();
         for network in self.store.definitions()? {
             if !wanted(&network) || self.store.has_endpoints(&network.id)? {
