@@ -20,8 +20,8 @@ tests! {
 
 /// Every call with which rnet writes: to the kernel, to its records, to other processes.
 const WRITES: [&str; 18] = [
-    "sendto", "sendmsg", "write", "pwrite64", "rename", "openat", "unlink", "unlinkat", "linkat", "mkdir", "rmdir", "flock",
-    "clone", "fork", "setns", "unshare", "mount", "execve",
+    "sendto", "sendmsg", "write", "pwrite64", "rename", "openat", "unlink", "unlinkat", "linkat", "mkdir",
+    "rmdir", "flock", "clone", "fork", "setns", "unshare", "mount", "execve",
 ];
 
 /// Calls that can fail, and how. Not setns: the way back into one's own namespace does not fail, and a thread that could
@@ -83,7 +83,8 @@ impl Sweep<'_> {
                 for when in 1..MOST {
                     (self.before)();
                     let inject = format!("inject={call}:error={error}:when={when}");
-                    let output = self.lab.strace(&["-e", &format!("trace={call}"), "-e", &inject], self.words);
+                    let output =
+                        self.lab.strace(&["-e", &format!("trace={call}"), "-e", &inject], self.words);
                     output.no_panic();
                     let hit = self.lab.sh("grep -c INJECTED /run/lab/strace || true").text() != "0";
                     (self.after)(output.succeeded());

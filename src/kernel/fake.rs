@@ -29,10 +29,8 @@ pub struct Fake {
     /// Die before the step with that number: unwinds with [`Killed`], so that nothing of the verb runs on, and all
     /// its locks are let go.
     pub die_at: Option<usize>,
-    /// Steps so far.
-    pub ran: usize,
-    /// The step that was refused, or not reached alive.
-    pub stopped: Option<Step>,
+    /// The steps so far, those of `fail_at` and `die_at` included.
+    pub log: Vec<Step>,
     /// Subnets that the host routes.
     pub routed: Vec<IpNetwork>,
     /// Ports on which processes of the host listen.
@@ -68,6 +66,12 @@ impl Fake {
         self.resources.retain(|(place, _)| place.is_none() || *place != ended);
     }
 
+    /// Somebody else deletes a thing.
+    pub fn lose(&mut self, lost: &Resource) {
+        self.drop_link(lost);
+        self.resources.retain(|(_, resource)| resource != lost);
+    }
+
     /// The namespace that a resource is kept under.
     fn place(resource: &Resource, netns: Option<&Identity>) -> Option<Identity> {
         let inside = matches!(resource.lives_on(), Some((Place::Container, _)))
@@ -89,14 +93,12 @@ impl Fake {
     }
 
     fn step(&mut self, step: &Step, netns: Option<&Identity>) -> Result<(), Refusal> {
-        let number = self.ran;
-        self.ran += 1;
+        let number = self.log.len();
+        self.log.push(step.clone());
         if self.die_at == Some(number) {
-            self.stopped = Some(step.clone());
             std::panic::resume_unwind(Box::new(Killed));
         }
         if self.fail_at == Some(number) {
-            self.stopped = Some(step.clone());
             return Err(Refusal::because(libc::EIO, "refused by the test"));
         }
         match step {
@@ -196,6 +198,9 @@ impl Fake {
 
     /// A link goes, and takes along what lives on it, at either end.
     fn drop_link(&mut self, link: &Resource) {
+        if !matches!(link, Resource::Bridge { .. } | Resource::Veth { .. }) {
+            return;
+        }
         let Some(at) = self.resources.iter().position(|(_, other)| other == link) else { return };
         let (far, _) = self.resources.remove(at);
         self.resources.retain(|(place, other)| match other.lives_on() {

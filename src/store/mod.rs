@@ -595,8 +595,31 @@ impl Store {
         now: u64,
         work: impl FnOnce(&mut Numbers) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let name = format!("pool-{}", pool.to_string().replace(['/', ':'], "_"));
-        self.with_numbers(&self.network_dir(network).join(name), size, now, work)
+        self.with_numbers(&self.addresses_path(network, pool), size, now, work)
+    }
+
+    /// Looks at the taken addresses of a pool, and keeps nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn addresses(&self, network: &Id, pool: &IpNetwork, size: u32, now: u64) -> Result<Numbers, Error> {
+        Numbers::open(&self.addresses_path(network, pool), size, now)
+    }
+
+    fn addresses_path(&self, network: &Id, pool: &IpNetwork) -> PathBuf {
+        self.network_dir(network).join(format!("pool-{}", pool.to_string().replace(['/', ':'], "_")))
+    }
+
+    /// Looks at the published ports of an address, and keeps nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn ports(&self, address: IpAddr, protocol: Protocol, now: u64) -> Result<Numbers, Error> {
+        Numbers::open(&self.ports_path(address, protocol), ipam::WINDOW, now)
+    }
+
+    fn ports_path(&self, address: IpAddr, protocol: Protocol) -> PathBuf {
+        self.run.join("ports").join(format!("{protocol}-{}", address.to_string().replace(':', "_")))
     }
 
     /// Works on the published ports of an address and keeps the outcome.
@@ -610,10 +633,8 @@ impl Store {
         now: u64,
         work: impl FnOnce(&mut Numbers) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let folder = self.run.join("ports");
-        let name = format!("{protocol}-{}", address.to_string().replace(':', "_"));
-        let _lock = file::lock_dir(&folder, "the list of published ports")?;
-        self.with_numbers(&folder.join(name), ipam::WINDOW, now, work)
+        let _lock = file::lock_dir(&self.run.join("ports"), "the list of published ports")?;
+        self.with_numbers(&self.ports_path(address, protocol), ipam::WINDOW, now, work)
     }
 
     fn with_numbers<T>(

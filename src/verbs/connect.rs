@@ -88,6 +88,9 @@ pub struct Connected {
     pub plan: Plan,
 }
 
+/// How often the pre-defined bridge is made again when others, leaving it, unmake it.
+const TRIES: usize = 100;
+
 /// A container, its namespace open.
 struct Target<N> {
     key: String,
@@ -123,15 +126,39 @@ impl<K: Kernel> Rnet<K> {
         network: &Network,
         target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
-        let others = self.store.endpoints_of(&target.key)?;
+        let others = self.leave_former(target)?;
         refuse_second(network, &others)?;
-        let first = !self.is_up(network)?;
-        let network = self.up(network)?;
-        let result = self.attach(wanted, &network, target, &others);
-        if result.is_err() && first {
-            self.down_if_unused(&network)?;
+        for _ in 0..TRIES {
+            let network = self.up(network)?;
+            match self.attach(wanted, &network, target, &others) {
+                // The last container left between the two, and the bridge went with it.
+                Err(Error::NetworkNotFound { .. }) if network.name.as_str() == "bridge" => {}
+                Err(error) => {
+                    self.down_if_unused(&network)?;
+                    return Err(error);
+                }
+                connected => return connected,
+            }
         }
-        result
+        Err(Error::NetworkNotFound { name: network.name.to_string() })
+    }
+
+    /// The container's other endpoints. Those of an earlier namespace with the same name are taken back: it is gone,
+    /// and nobody else would say so.
+    fn leave_former(&mut self, target: &Target<K::Netns>) -> Result<Vec<EndpointState>, Error> {
+        let endpoints = self.store.endpoints_of(&target.key)?;
+        let (others, former): (Vec<EndpointState>, Vec<EndpointState>) =
+            endpoints.into_iter().partition(|state| is_of(state, &target.container));
+        for state in former {
+            let network = state.endpoint.network;
+            if let Some(pending) = self.store.recall(&network, &target.key)? {
+                self.unmake_in(pending)?;
+            }
+            if let Some(made) = self.store.network_state(&network)? {
+                self.down_if_unused(&made.network)?;
+            }
+        }
+        Ok(others)
     }
 
     /// Reserve, apply, commit. Where the kernel lacks what the network needs (somebody deleted it), that is made
@@ -148,7 +175,7 @@ impl<K: Kernel> Rnet<K> {
         let mut healed = false;
         loop {
             let pending = self.reserve(wanted, network, target, others, &skip)?;
-            let (before, after) = self.with_gateways(network, &pending, others)?;
+            let (before, after) = self.with_gateways(network, &pending.state, others)?;
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
             let error = match self.kernel.apply(&plan, Some(&target.netns)) {
@@ -255,7 +282,8 @@ impl<K: Kernel> Rnet<K> {
         network: &Network,
         target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
-        let others = self.store.endpoints_of(&target.key)?;
+        let mut others = self.store.endpoints_of(&target.key)?;
+        others.retain(|other| is_of(other, &target.container));
         refuse_second(network, &others)?;
         let (network, up) = self.up_plan(network)?;
         let mut state = self.draft(wanted, &network, target, &others, &[])?;
@@ -265,10 +293,11 @@ impl<K: Kernel> Rnet<K> {
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
-        state.endpoint.ports = self.preview_ports(&network, wanted, &state.endpoint)?;
+        self.take_ports(&network, wanted, &mut state.endpoint, Mode::Show)?;
         state.endpoint.gateways = self.gateways(&network, &state.endpoint, &others)?.0;
-        let list = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
-        let plan = up.then(Plan::between(&[], &list));
+        state.made = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
+        let (before, after) = self.with_gateways(&network, &state, &others)?;
+        let plan = up.then(Plan::between(&before, &after));
         Ok(Connected { network, endpoint: state.endpoint, plan })
     }
 
@@ -348,7 +377,7 @@ impl<K: Kernel> Rnet<K> {
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
-        self.take_ports(network, wanted, &mut state.endpoint)?;
+        self.take_ports(network, wanted, &mut state.endpoint, Mode::Do)?;
         state.endpoint.gateways = self.gateways(network, &state.endpoint, others)?.0;
         state.made = Self::driver(network)?.endpoint(network, &state.endpoint)?;
         Ok(())
@@ -397,14 +426,20 @@ impl<K: Kernel> Rnet<K> {
             return Ok(address);
         }
         // Perhaps a dead process took it and wrote no record: the records have the last word.
-        let holder = self.store.all_endpoints(&network.id)?;
-        match holder.iter().find(|state| state.endpoint.addresses.iter().any(|other| other.ip() == address)) {
+        self.refuse_held(network, address)?;
+        Ok(address)
+    }
+
+    /// An address that a record names.
+    fn refuse_held(&self, network: &Network, address: IpAddr) -> Result<(), Error> {
+        let has = |state: &&EndpointState| state.endpoint.addresses.iter().any(|other| other.ip() == address);
+        match self.store.all_endpoints(&network.id)?.iter().find(has) {
             Some(state) => Err(Error::AddressTaken {
                 address,
                 by: state.endpoint.container.name.clone(),
                 network: network.name.to_string(),
             }),
-            None => Ok(address),
+            None => Ok(()),
         }
     }
 
@@ -427,14 +462,7 @@ impl<K: Kernel> Rnet<K> {
         }
         match found.and_then(|offset| ipam::address_at(&pool.subnet, u128::from(offset))) {
             Some(address) => Ok(address),
-            None => {
-                let used = self.used(network, pool)?.len();
-                Err(Error::PoolExhausted {
-                    network: network.name.to_string(),
-                    pool: pool.range.unwrap_or(pool.subnet),
-                    used,
-                })
-            }
+            None => Err(exhausted(network, pool, self.used(network, pool)?.len())),
         }
     }
 
@@ -456,29 +484,27 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<IpAddr, Error> {
         if let Some(address) = asked {
             check_static(network, pool, address)?;
+            self.refuse_held(network, address)?;
             return Ok(address);
         }
+        let mut numbers = self.store.addresses(&network.id, &pool.subnet, size(pool), super::uptime())?;
         let used = self.used(network, pool)?;
-        let free = ipam::window(pool)
-            .filter(|offset| !u32::try_from(*offset).is_ok_and(|offset| used.contains(&offset)));
-        let mut free = free
-            .filter_map(|offset| ipam::address_at(&pool.subnet, offset))
-            .filter(|address| ipam::reserved(pool, *address).is_none());
-        free.next().ok_or_else(|| Error::PoolExhausted {
-            network: network.name.to_string(),
-            pool: pool.range.unwrap_or(pool.subnet),
-            used: used.len(),
-        })
+        let found = lowest(&numbers, pool).or_else(|| {
+            numbers.rebuild(used.iter().copied());
+            lowest(&numbers, pool)
+        });
+        let address = found.and_then(|offset| ipam::address_at(&pool.subnet, u128::from(offset)));
+        address.ok_or_else(|| exhausted(network, pool, used.len()))
     }
 
     /// The resources of the container's endpoints before and after, as far as they differ.
     fn with_gateways(
         &self,
         network: &Network,
-        pending: &Pending,
+        own: &EndpointState,
         others: &[EndpointState],
     ) -> Result<(Vec<Resource>, Vec<Resource>), Error> {
-        let (_, changed) = self.gateways(network, &pending.state.endpoint, others)?;
+        let (_, changed) = self.gateways(network, &own.endpoint, others)?;
         let mut before = Vec::new();
         let mut after = Vec::new();
         for state in &changed {
@@ -486,7 +512,7 @@ impl<K: Kernel> Rnet<K> {
             before.extend(old.map(|old| old.made.clone()).unwrap_or_default());
             after.extend(state.made.clone());
         }
-        after.extend(pending.state.made.clone());
+        after.extend(own.made.clone());
         Ok((before, after))
     }
 
@@ -518,6 +544,10 @@ pub(super) fn size(pool: &Pool) -> u32 {
     u32::try_from(ipam::window(pool).end).unwrap_or(u32::MAX).min(1 << 24)
 }
 
+fn exhausted(network: &Network, pool: &Pool, used: usize) -> Error {
+    Error::PoolExhausted { network: network.name.to_string(), pool: pool.range.unwrap_or(pool.subnet), used }
+}
+
 /// The lowest number that is neither taken nor reserved.
 fn lowest(numbers: &crate::store::Numbers, pool: &Pool) -> Option<u32> {
     let window = ipam::window(pool);
@@ -535,6 +565,12 @@ fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), E
         return refuse(format!("it is not in subnet {}", pool.subnet));
     }
     ipam::reserved(pool, address).map_or(Ok(()), refuse)
+}
+
+/// Whether the endpoint is in that very namespace.
+fn is_of(state: &EndpointState, container: &Container) -> bool {
+    let other = &state.endpoint.container;
+    (other.device, other.inode) == (container.device, container.inode)
 }
 
 fn refuse_second(network: &Network, others: &[EndpointState]) -> Result<(), Error> {

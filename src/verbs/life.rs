@@ -60,7 +60,12 @@ impl<K: Kernel> Rnet<K> {
         let dead = self.store.dead()?;
         let count = dead.len();
         for pending in dead {
-            self.unmake(pending)?;
+            let (key, network) = (pending.state.key.clone(), pending.state.endpoint.network);
+            self.unmake_in(pending)?;
+            self.settle_container(&key)?;
+            if let Some(made) = self.store.network_state(&network)? {
+                self.down_if_unused(&made.network)?;
+            }
         }
         Ok(count)
     }
@@ -72,10 +77,15 @@ impl<K: Kernel> Rnet<K> {
     /// When records cannot be read or written, or a step fails.
     pub fn recover(&mut self) -> Result<(), Error> {
         self.take_back_dead()?;
+        for state in self.store.network_states()? {
+            self.down_if_unused(&state.network)?;
+        }
         let host = self.store.host_state()?;
         let states = self.store.network_states()?;
         let unfinished = states.iter().any(|state| state.pending);
-        if host.is_none() && !unfinished || host.is_some_and(|host| !host.pending) && !unfinished && !states.is_empty() {
+        if host.is_none() && !unfinished
+            || host.is_some_and(|host| !host.pending) && !unfinished && !states.is_empty()
+        {
             return Ok(());
         }
         let _host = self.store.lock_host()?;
@@ -153,6 +163,15 @@ impl<K: Kernel> Rnet<K> {
         if let Some(state) = self.store.network_state(&network.id)? {
             return Ok(state.network);
         }
+        let made = self.make(network);
+        if made.is_err() {
+            self.store.clear_network_state(&network.id)?;
+        }
+        made
+    }
+
+    /// Makes what the network needs. The caller holds the locks of host and network.
+    fn make(&mut self, network: &Network) -> Result<Network, Error> {
         self.refuse_removed(network)?;
         let network = self.complete(network)?;
         let list = Self::driver(&network)?.network(&network)?;
@@ -287,6 +306,13 @@ impl<K: Kernel> Rnet<K> {
         self.store.clear_host_state()
     }
 
+    /// The steps that `unshare` would run once that network is gone.
+    pub(super) fn unshare_plan(&self, network: &Network) -> Result<Plan, Error> {
+        let others = self.store.network_states()?.iter().any(|state| state.network.id != network.id);
+        let shared = self.store.host_state()?.filter(|_| !others);
+        Ok(shared.map(|state| Plan::between(&state.made, &[])).unwrap_or_default())
+    }
+
     /// A name for rnet's tables that nobody has: `rnet`, or one of this host's own beside another instance.
     fn free_table(&mut self) -> Result<TableName, Error> {
         let failed = |refusal| Error::kernel("look at the firewall", refusal);
@@ -366,7 +392,7 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When the record cannot be read.
     pub fn is_up(&self, network: &Network) -> Result<bool, Error> {
-        Ok(self.store.network_state(&network.id)?.is_some())
+        Ok(self.store.network_state(&network.id)?.is_some_and(|state| !state.pending))
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.

@@ -328,11 +328,18 @@ impl<K: Kernel> Rnet<K> {
     }
 
     fn remove_plan(&mut self, network: &Network, force: bool) -> Result<Plan, Error> {
-        let endpoints = self.store.endpoints(&network.id)?;
+        let mut endpoints = self.store.endpoints(&network.id)?;
         refuse_endpoints(network, &endpoints, force)?;
+        endpoints.sort_by(|a, b| a.key.cmp(&b.key));
         let mut made = self.store.network_state(&network.id)?.map(|state| state.made).unwrap_or_default();
-        made.extend(endpoints.into_iter().flat_map(|state| state.made));
-        Ok(Plan::between(&made, &[]))
+        made.extend(endpoints.iter().flat_map(|state| state.made.clone()));
+        let mut plan = together(&made);
+        for state in &endpoints {
+            let mut others = self.store.endpoints_of(&state.key)?;
+            others.retain(|other| other.endpoint.network != network.id);
+            plan = plan.then(self.gateway_plan(&self.handed_over(&others)?));
+        }
+        Ok(plan.then(self.unshare_plan(network)?))
     }
 
     /// Endpoints and network in one plan, so that the kernel deletes their links together.
