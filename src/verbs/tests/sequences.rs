@@ -85,7 +85,7 @@ impl Model {
             model.networks.insert(name);
             for state in lab.rnet.endpoints(network).unwrap() {
                 let is_it = |container: &&str| **container == state.endpoint.container.name;
-                model.connected.insert((name, CONTAINERS.into_iter().find(|c| is_it(&c)).unwrap()));
+                model.connected.insert((name, CONTAINERS.into_iter().find(|c| is_it(c)).unwrap()));
             }
         }
         model
