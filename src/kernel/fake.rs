@@ -81,9 +81,13 @@ impl Fake {
 
     fn position(&self, wanted: &Resource, netns: Option<&Identity>) -> Option<usize> {
         let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
+        let is_it = |resource: &Resource| match resource {
+            Resource::Bridge { .. } | Resource::Veth { .. } => resource.is_same_thing(wanted),
+            _ => resource == wanted,
+        };
         self.resources
             .iter()
-            .position(|(place, resource)| resource == wanted && (!inside || *place == netns.copied()))
+            .position(|(place, resource)| is_it(resource) && (!inside || *place == netns.copied()))
     }
 
     fn has_link(&self, place: Place, link: &InterfaceName, netns: Option<&Identity>) -> bool {
@@ -196,13 +200,30 @@ impl Fake {
         Ok(())
     }
 
+    /// The ports of a bridge that goes stay, and are ports no longer.
+    fn free_ports(&mut self, gone: &Resource) {
+        let Resource::Bridge { name: gone, .. } = gone else { return };
+        let mut freed = Vec::new();
+        for (_, resource) in &mut self.resources {
+            if let Resource::Veth { name, bridge, peer, .. } = resource
+                && bridge == gone
+            {
+                *bridge = peer.clone();
+                freed.push(name.clone());
+            }
+        }
+        self.resources
+            .retain(|(_, other)| !matches!(other, Resource::Port { link, .. } if freed.contains(link)));
+    }
+
     /// A link goes, and takes along what lives on it, at either end.
     fn drop_link(&mut self, link: &Resource) {
         if !matches!(link, Resource::Bridge { .. } | Resource::Veth { .. }) {
             return;
         }
-        let Some(at) = self.resources.iter().position(|(_, other)| other == link) else { return };
+        let Some(at) = self.position(link, None) else { return };
         let (far, _) = self.resources.remove(at);
+        self.free_ports(link);
         self.resources.retain(|(place, other)| match other.lives_on() {
             Some((Place::Host, name)) => !link.carries(Place::Host, name),
             Some((Place::Container, name)) => *place != far || !link.carries(Place::Container, name),

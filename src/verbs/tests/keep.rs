@@ -220,6 +220,20 @@ fn a_network_whose_making_was_killed_is_restored_too() {
 }
 
 #[test]
+fn a_damaged_record_stops_no_other_container() {
+    let mut lab = Lab::blue();
+    lab.connect(&publish("blue", "web", &["8080:80"])).unwrap();
+    lab.connect(&connect("blue", "db")).unwrap();
+    let path = lab.snapshot().files.into_keys().find(|name| name.ends_with("endpoints/web.json")).unwrap();
+    fs::write(lab.folder.join(&path), "{").unwrap();
+    assert_eq!(address(&lab.connect(&connect("blue", "app")).unwrap()), "10.1.0.4/24");
+    lab.disconnect("blue", "db").unwrap();
+    assert_eq!(lab.rnet.endpoints(&lab.rnet.network("blue").unwrap()).unwrap().len(), 1);
+    lab.rnet.remove("blue", true, Mode::Do).unwrap();
+    assert_eq!(lab.rnet.containers().unwrap().len(), 0);
+}
+
+#[test]
 fn links_of_others_are_no_difference() {
     let mut lab = Lab::blue();
     let name: InterfaceName = "br0".parse().unwrap();

@@ -169,14 +169,9 @@ fn run(rnet: &mut Rnet<Fake>, command: &Command) -> Result<(), Error> {
 /// What every state of the records must keep to.
 fn assert_sound(lab: &Lab) {
     let states = lab.rnet.store().every_endpoint().unwrap();
+    let networks = lab.rnet.networks().unwrap();
     for (number, a) in states.iter().enumerate() {
-        let network = lab
-            .rnet
-            .networks()
-            .unwrap()
-            .into_iter()
-            .find(|network| network.id == a.endpoint.network)
-            .unwrap();
+        let network = networks.iter().find(|network| network.id == a.endpoint.network).unwrap();
         for address in &a.endpoint.addresses {
             let pool = network.pools.iter().find(|pool| pool.subnet.contains(address.ip())).unwrap();
             assert_eq!(crate::ipam::reserved(pool, address.ip()), None, "{address}");
