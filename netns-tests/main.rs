@@ -24,6 +24,7 @@ mod naive;
 mod publish;
 mod run;
 mod snapshot;
+mod sweep;
 mod traffic;
 
 use std::process::ExitCode;
@@ -42,5 +43,6 @@ fn main() -> ExitCode {
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
+        sweep::TESTS,
     ])
 }

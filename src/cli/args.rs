@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Repair(Repair),
     /// Take back what has no living owner
     Gc(Gc),
+    /// Look at the host: what helps, what is in the way, what to do; exit code 1 if something will not work
+    Doctor(Doctor),
     /// Take everything away that rnet made on this host
     Purge,
     /// Make the networks that are defined, as after a reboot
@@ -84,6 +86,20 @@ pub(crate) enum Command {
     Completions(Completions),
     /// Print the manual page
     Man,
+}
+
+impl Command {
+    /// Whether the command changes the host and ends by itself soon.
+    pub(crate) fn changes_networks(&self) -> bool {
+        match self {
+            Self::Network(command) => !matches!(
+                command,
+                NetworkCommand::Ls(_) | NetworkCommand::Inspect(_) | NetworkCommand::Prune(_)
+            ),
+            Self::Repair(_) | Self::Gc(_) | Self::Restore => true,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -272,6 +288,12 @@ pub(crate) struct Completions {
 
 #[derive(ClapArgs)]
 pub(crate) struct Run {
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
     /// The container's name
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -333,6 +355,12 @@ pub(crate) struct Run {
 
 #[derive(ClapArgs)]
 pub(crate) struct Exec {
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
     /// The container
     pub(crate) container: String,
     /// An environment variable
@@ -418,4 +446,11 @@ pub(crate) struct Gc {
     /// Print what would be taken back, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

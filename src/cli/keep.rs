@@ -1,6 +1,7 @@
-//! `rnet check`, `repair`, `gc`, `purge`, `restore`: records and kernel kept in agreement.
+//! `rnet check`, `repair`, `gc`, `doctor`, `purge`, `restore`: records and kernel kept in agreement.
 
 use super::{Context, Failure, args, output::Out};
+use crate::verbs::Verdict;
 
 /// One line per difference, and exit code 1 if there is any.
 pub(super) fn check(context: &Context, args: &args::Check, mut out: Out) -> Result<u8, Failure> {
@@ -39,4 +40,24 @@ pub(super) fn purge(context: &Context) -> Result<(), Failure> {
 pub(super) fn restore(context: &Context, out: &mut Out) -> Result<(), Failure> {
     context.rnet()?.restore()?.iter().for_each(|name| out.line(name));
     Ok(())
+}
+
+pub(super) fn doctor(context: &Context, args: &args::Doctor, mut out: Out) -> Result<u8, Failure> {
+    let findings = context.rnet()?.doctor()?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&findings);
+        out.line(&text.map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?);
+    } else {
+        for finding in &findings {
+            let mark = match finding.verdict {
+                Verdict::Good => "ok  ",
+                Verdict::Note => "note",
+                Verdict::Bad => "bad ",
+            };
+            out.line(&format!("{mark}  {:<13}{}", finding.about, finding.found));
+            finding.advice.iter().for_each(|advice| out.line(&format!("                   -> {advice}")));
+        }
+    }
+    out.finish()?;
+    Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Bad)))
 }

@@ -4,10 +4,13 @@
 mod connect;
 mod containers;
 mod disconnect;
+mod doctor;
 mod keep;
 mod life;
 mod networks;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::Path,
@@ -16,6 +19,7 @@ use std::{
 
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
+pub use doctor::{Finding, Verdict};
 pub use keep::{Difference, Garbage};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};

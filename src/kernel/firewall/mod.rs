@@ -177,28 +177,68 @@ pub(super) fn is_whole(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal
     Ok(true)
 }
 
+/// A chain of somebody else where packets of containers pass, whose policy drops what no rule of it accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// Its table, with the family as `nft` writes it: `ip filter`.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+    /// Where it stands: `forward` or `input`.
+    pub hook: &'static str,
+}
+
+/// The chains of others that drop by policy what is forwarded, or what comes to the host.
+pub(super) fn foreign_chains(nft: &mut Nft) -> Result<Vec<ForeignChain>, Refusal> {
+    const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+    const HOOKS: [(u32, &str); 2] = [(1, "input"), (2, "forward")];
+    const DROP: u32 = 0;
+    let mut list = Vec::new();
+    for (number, family) in FAMILIES {
+        for body in nft.list(message::GET_CHAIN, number)? {
+            let [table, _] = names(&body);
+            let name = text(&body, 3);
+            let hook = value(&body, 4).and_then(|hook| word(&value(&hook, 1)?));
+            let policy = value(&body, 5).and_then(|policy| word(&policy));
+            let hook = HOOKS.iter().find(|(number, _)| Some(*number) == hook).map(|(_, name)| *name);
+            if let (Some(hook), Some(DROP)) = (hook, policy)
+                && table.parse::<TableName>().is_err()
+            {
+                list.push(ForeignChain { table: format!("{family} {table}"), chain: name, hook });
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// The value of an attribute.
+fn value(body: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let mut attributes = netlink_packet_core::NlasIterator::new(body).flatten();
+    attributes.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec())
+}
+
+/// A number in network order.
+fn word(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+/// A text without its closing NUL.
+fn text(body: &[u8], kind: u16) -> String {
+    let text =
+        value(body, kind).map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
+    text.trim_end_matches('\0').to_owned()
+}
+
 /// The names of table and chain in a rule (`NFTA_RULE_TABLE`, `NFTA_RULE_CHAIN`).
 fn names(body: &[u8]) -> [String; 2] {
-    let text = |kind: u16| {
-        let mut attributes = netlink_packet_core::NlasIterator::new(body).flatten();
-        let found = attributes.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec());
-        let text = found.map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
-        text.trim_end_matches('\0').to_owned()
-    };
-    [text(1), text(2)]
+    [text(body, 1), text(body, 2)]
 }
 
 /// Whether another instance of rnet, with tables of another name, guards the family: then forwarding is its work too.
 pub(super) fn guarded_by_others(nft: &mut Nft, table: &TableName, family: Family) -> Result<bool, Refusal> {
     const TABLE_NAME: u16 = 1;
     for body in nft.list(message::GET_TABLE, INET)? {
-        let attributes = netlink_packet_core::NlasIterator::new(&body).flatten();
-        let name = attributes
-            .filter(|nla| nla.kind() == TABLE_NAME)
-            .find_map(|nla| String::from_utf8(nla.value().to_vec()).ok());
-        let Some(other) = name.and_then(|name| name.trim_end_matches('\0').parse::<TableName>().ok()) else {
-            continue;
-        };
+        let Ok(other) = text(&body, TABLE_NAME).parse::<TableName>() else { continue };
         if other != *table && has_member(nft, &other, &Member::Guard { family })? {
             return Ok(true);
         }

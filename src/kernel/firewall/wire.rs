@@ -34,6 +34,7 @@ pub(super) mod message {
     pub(in super::super) const GET_TABLE: u16 = 1;
     pub(in super::super) const DELETE_TABLE: u16 = 2;
     pub(in super::super) const NEW_CHAIN: u16 = 3;
+    pub(in super::super) const GET_CHAIN: u16 = 4;
     pub(in super::super) const NEW_RULE: u16 = 6;
     pub(in super::super) const GET_RULE: u16 = 7;
     pub(in super::super) const NEW_SET: u16 = 9;
@@ -132,16 +133,17 @@ impl Batch {
         self.messages.is_empty()
     }
 
-    /// The whole transaction as bytes: the messages between a beginning and an end, the last one acknowledged.
-    fn encode(&self) -> Vec<u8> {
+    /// The whole transaction as bytes: the messages between a beginning and an end, the last one acknowledged,
+    /// numbered from `first` on.
+    fn encode(&self, first: u32) -> Vec<u8> {
         let mut buffer = Vec::with_capacity(256 * self.messages.len());
-        put_message(&mut buffer, NFNL_MSG_BATCH_BEGIN, 0, 0, 0, &[]);
+        put_message(&mut buffer, NFNL_MSG_BATCH_BEGIN, 0, first, 0, &[]);
         let last = self.messages.len();
         for (number, (kind, flags, family, body, _)) in self.messages.iter().enumerate() {
             let ack = if number + 1 == last { NLM_F_ACK } else { 0 };
-            put_message(&mut buffer, *kind, flags | ack, number as u32 + 1, *family, body);
+            put_message(&mut buffer, *kind, flags | ack, first + number as u32 + 1, *family, body);
         }
-        put_message(&mut buffer, NFNL_MSG_BATCH_END, 0, last as u32 + 1, 0, &[]);
+        put_message(&mut buffer, NFNL_MSG_BATCH_END, 0, first + last as u32 + 1, 0, &[]);
         buffer
     }
 }
@@ -172,23 +174,25 @@ impl Nft {
         let owner = |number: u32| {
             batch.messages.get((number as usize).saturating_sub(1)).map_or(0, |message| message.4)
         };
-        let buffer = batch.encode();
+        let last = batch.messages.len() as u32;
+        let begin = self.0.number(last + 2);
+        let buffer = batch.encode(begin);
         let all = |refusal| (owner(1), refusal);
         self.make_room(buffer.len()).map_err(all)?;
         self.0.send(&buffer).map_err(all)?;
-        let last = batch.messages.len() as u32;
         let mut first: Option<(u32, Refusal)> = None;
         loop {
             let done = self.0.receive(|answer| {
-                if !is_verdict(&answer) {
+                let number = answer.sequence.wrapping_sub(begin);
+                if !is_verdict(&answer) || number > last {
                     return false;
                 }
                 if let Some(refusal) = refusal(&answer)
                     && first.is_none()
                 {
-                    first = Some((answer.sequence, refusal));
+                    first = Some((number, refusal));
                 }
-                answer.sequence == last || answer.sequence == 0
+                number == last || number == 0
             });
             if done.map_err(all)? {
                 return first.map_or(Ok(()), |(number, refusal)| Err((owner(number), refusal)));
@@ -215,12 +219,16 @@ impl Nft {
         body: &Attributes,
     ) -> Result<Option<Vec<u8>>, Refusal> {
         let mut buffer = Vec::new();
-        put_message(&mut buffer, kind, NLM_F_ACK, 1, family, &body.0);
+        let number = self.0.number(1);
+        put_message(&mut buffer, kind, NLM_F_ACK, number, family, &body.0);
         self.0.send(&buffer)?;
         let mut found = None;
         let mut refused = None;
         loop {
             let done = self.0.receive(|answer| {
+                if answer.sequence != number {
+                    return false;
+                }
                 if is_verdict(&answer) {
                     refused = refusal(&answer);
                     return true;
@@ -243,12 +251,16 @@ impl Nft {
         const NLM_F_DUMP: u16 = 0x300;
         const DONE: u16 = 3;
         let mut buffer = Vec::new();
-        put_message(&mut buffer, kind, NLM_F_DUMP, 1, family, &[]);
+        let number = self.0.number(1);
+        put_message(&mut buffer, kind, NLM_F_DUMP, number, family, &[]);
         self.0.send(&buffer)?;
         let mut list = Vec::new();
         let mut refused = None;
         loop {
             let done = self.0.receive(|answer| {
+                if answer.sequence != number {
+                    return false;
+                }
                 refused = refused.take().or_else(|| refusal(&answer));
                 if answer.kind != DONE && !is_verdict(&answer) {
                     list.extend(answer.body.get(4..).map(<[u8]>::to_vec));
