@@ -39,8 +39,11 @@ fn main() {
             }
         }
     }
-    println!("cargo:rustc-link-arg-bins=-L{}", folder.display());
-    println!("cargo:rustc-link-arg-bins=-static-pie");
+    // The examples too: `benches/floor.rs`, which the bench compares with the command, is one.
+    for kind in ["bins", "examples"] {
+        println!("cargo:rustc-link-arg-{kind}=-L{}", folder.display());
+        println!("cargo:rustc-link-arg-{kind}=-static-pie");
+    }
 }
 
 /// The compiler's own answer to "which file is this archive"; it repeats the bare name where there is none.
