@@ -55,7 +55,8 @@ pub struct Escaped<'a>(pub &'a str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            let formats = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+            let formats =
+                matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
             if c.is_control() || formats || c == '\u{feff}' {
                 write!(f, "{}", c.escape_default())?;
             } else {
@@ -284,6 +285,15 @@ impl MacAddress {
     }
 }
 
+impl MacAddress {
+    /// The link-local IPv6 address that an interface with this hardware address gives itself (RFC 4291, appendix A).
+    #[must_use]
+    pub fn link_local(self) -> IpAddr {
+        let [a, b, c, d, e, g] = self.0;
+        IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, g])
+    }
+}
+
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -443,7 +453,22 @@ mod tests {
 
     #[test]
     fn names_that_could_be_paths_patterns_or_options_are_refused() {
-        for text in ["", ".", "..", "../x", "/abs", "-rf", "a b", "br*", "a\"b", "a;b", "a\nb", "a\u{1b}[2J", "é", "a%d"] {
+        for text in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "/abs",
+            "-rf",
+            "a b",
+            "br*",
+            "a\"b",
+            "a;b",
+            "a\nb",
+            "a\u{1b}[2J",
+            "é",
+            "a%d",
+        ] {
             assert!(Name::parse("network name", text).is_err(), "{text:?}");
             assert!(text.parse::<InterfaceName>().is_err(), "{text:?}");
         }
@@ -465,7 +490,14 @@ mod tests {
     #[test]
     fn a_mac_address_is_unicast_and_not_zero() {
         assert_eq!("02:42:AC:11:00:02".parse::<MacAddress>().unwrap().to_string(), "02:42:ac:11:00:02");
-        for text in ["", "02:42", "01:00:00:00:00:00", "00:00:00:00:00:00", "02:42:ac:11:00:02:03", "+2:42:ac:11:00:02"] {
+        for text in [
+            "",
+            "02:42",
+            "01:00:00:00:00:00",
+            "00:00:00:00:00:00",
+            "02:42:ac:11:00:02:03",
+            "+2:42:ac:11:00:02",
+        ] {
             assert!(text.parse::<MacAddress>().is_err(), "{text}");
         }
     }

@@ -61,9 +61,16 @@ impl<'a> Options<'a> {
         for (name, value) in given {
             let Some(option) = known.iter().find(|known| known.long == name || known.short == name) else {
                 let nearest = nearest(name, known);
-                return Err(BadOption { driver, option: name.clone(), reason: "there is no such option".into(), nearest });
+                return Err(BadOption {
+                    driver,
+                    option: name.clone(),
+                    reason: "there is no such option".into(),
+                    nearest,
+                });
             };
-            if let Some((_, other, _)) = read.iter().find(|(short, _, earlier)| *short == option.short && earlier != value) {
+            if let Some((_, other, _)) =
+                read.iter().find(|(short, _, earlier)| *short == option.short && earlier != value)
+            {
                 let reason = format!("it contradicts \"{other}\", which is the same option");
                 return Err(BadOption { driver, option: name.clone(), reason, nearest: None });
             }
@@ -154,8 +161,10 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    static KNOWN: [Known; 2] =
-        [Known { long: "com.docker.network.driver.mtu", short: "mtu" }, Known { long: "x.enable_icc", short: "icc" }];
+    static KNOWN: [Known; 2] = [
+        Known { long: "com.docker.network.driver.mtu", short: "mtu" },
+        Known { long: "x.enable_icc", short: "icc" },
+    ];
 
     fn given(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()

@@ -162,7 +162,8 @@ impl FromStr for PortMapping {
             && range.count() != container_ports.count()
             && container_ports.count() != 1
         {
-            let reason = format!("{} host ports cannot lead to {} ports", range.count(), container_ports.count());
+            let reason =
+                format!("{} host ports cannot lead to {} ports", range.count(), container_ports.count());
             return Err(Invalid::new("port to publish", text, reason));
         }
         Ok(mapping)
@@ -175,7 +176,8 @@ fn host_part(text: &str) -> Result<(Option<IpAddr>, Option<PortRange>), Invalid>
         let Some((address, ports)) = text.split_once(']') else {
             return Err(Invalid::new("host address", text, "the bracket is not closed"));
         };
-        let ports = ports.strip_prefix(':').ok_or_else(|| Invalid::new("host port", ports, "a ':' is missing"))?;
+        let ports =
+            ports.strip_prefix(':').ok_or_else(|| Invalid::new("host port", ports, "a ':' is missing"))?;
         (Some(&address[1..]), ports)
     } else {
         match text.rsplit_once(':') {
@@ -250,7 +252,9 @@ impl Publication {
     /// live side by side: the specific one wins.
     #[must_use]
     pub fn clashes(&self, other: &Self) -> bool {
-        self.host == other.host && self.protocol == other.protocol && self.host_ports.overlaps(&other.host_ports)
+        self.host == other.host
+            && self.protocol == other.protocol
+            && self.host_ports.overlaps(&other.host_ports)
     }
 }
 
@@ -322,17 +326,29 @@ mod tests {
         for (text, error) in [
             ("", "invalid port to publish \"\": port \"\": it must be a number from 1 to 65535"),
             ("0:80", "invalid port to publish \"0:80\": port \"0\": it must be a number from 1 to 65535"),
-            ("65536:80", "invalid port to publish \"65536:80\": port \"65536\": it must be a number from 1 to 65535"),
+            (
+                "65536:80",
+                "invalid port to publish \"65536:80\": port \"65536\": it must be a number from 1 to 65535",
+            ),
             ("-1:80", "invalid port to publish \"-1:80\": port \"\": it must be a number from 1 to 65535"),
             ("+8:80", "invalid port to publish \"+8:80\": port \"+8\": it must be a number from 1 to 65535"),
-            ("90-80:80", "invalid port to publish \"90-80:80\": port range \"90-80\": it ends before it begins"),
+            (
+                "90-80:80",
+                "invalid port to publish \"90-80:80\": port range \"90-80\": it ends before it begins",
+            ),
             ("80:1-2", "invalid port to publish \"80:1-2\": 1 host ports cannot lead to 2 ports"),
-            ("80:80/icmp", "invalid port to publish \"80:80/icmp\": protocol \"icmp\": it must be tcp, udp or sctp"),
+            (
+                "80:80/icmp",
+                "invalid port to publish \"80:80/icmp\": protocol \"icmp\": it must be tcp, udp or sctp",
+            ),
             (
                 "300.1.1.1:80:80",
                 "invalid port to publish \"300.1.1.1:80:80\": host address \"300.1.1.1\": it is not an IP address",
             ),
-            ("[::1:80:80", "invalid port to publish \"[::1:80:80\": host address \"[::1:80\": the bracket is not closed"),
+            (
+                "[::1:80:80",
+                "invalid port to publish \"[::1:80:80\": host address \"[::1:80\": the bracket is not closed",
+            ),
         ] {
             assert_eq!(shape(text), error, "{text}");
         }

@@ -248,9 +248,9 @@ impl Resource {
     pub fn lives_on(&self) -> Option<(Place, &InterfaceName)> {
         match self {
             Self::Port { link, .. } => Some((Place::Host, link)),
-            Self::Setting { place, link, .. } | Self::Address { place, link, .. } | Self::Up { place, link } => {
-                Some((*place, link))
-            }
+            Self::Setting { place, link, .. }
+            | Self::Address { place, link, .. }
+            | Self::Up { place, link } => Some((*place, link)),
             Self::DefaultRoute { link, .. } => Some((Place::Container, link)),
             Self::Firewall
             | Self::Forwarding { .. }
@@ -282,6 +282,10 @@ impl Resource {
                 a.is_ipv6() == b.is_ipv6()
             }
             (Self::Port { link: a, .. }, Self::Port { link: b, .. }) => a == b,
+            (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
+            | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. }) => {
+                a == b && x == y
+            }
             (a, b) => a == b,
         }
     }
@@ -311,7 +315,9 @@ impl fmt::Display for Setting {
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bridge { link } => write!(f, "firewall: {link} is closed but for replies and published ports"),
+            Self::Bridge { link } => {
+                write!(f, "firewall: {link} is closed but for replies and published ports")
+            }
             Self::Subnet { subnet } => write!(f, "firewall: from {subnet} back into it through the host"),
             Self::Talking { link } => write!(f, "firewall: members of {link} may talk to each other"),
             Self::Internal { link } => write!(f, "firewall: {link} has no way in or out"),
@@ -347,7 +353,9 @@ impl fmt::Display for Resource {
             Self::Setting { place, link, setting } => write!(f, "{setting} on {link} {place}"),
             Self::Address { place, link, address } => write!(f, "address {address} on {link} {place}"),
             Self::Up { place, link } => write!(f, "{link} up {place}"),
-            Self::DefaultRoute { gateway, link } => write!(f, "default route via {gateway} on {link} in the container"),
+            Self::DefaultRoute { gateway, link } => {
+                write!(f, "default route via {gateway} on {link} in the container")
+            }
             Self::Member(member) => member.fmt(f),
             Self::Published(publication) => write!(f, "publish {publication}"),
         }

@@ -207,6 +207,7 @@ impl Lab {
             ),
         )?;
         batch(&host, "route add default via 192.0.2.254")?;
+        settle_ipv6()?;
         let beginning = RefCell::new(Snapshot::take());
         let (namespaces, servers) = (RefCell::default(), RefCell::default());
         Ok(Self { host, lan, mark, beginning, namespaces, servers })
@@ -592,5 +593,22 @@ pub fn without_stdout(command: &mut Command) -> &mut Command {
             libc::close(1);
             Ok(())
         })
+    }
+}
+
+/// Waits until the kernel has made the route to the host's own IPv6 address, which it does a little after the link has
+/// its carrier: a picture taken before would be of another host.
+fn settle_ipv6() -> Result<(), String> {
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        let shown =
+            Command::new("ip").args(["-6", "route", "show", "table", "local", "2001:db8:1::1"]).output();
+        if shown.map_err(|error| format!("ip: {error}"))?.stdout.starts_with(b"local") {
+            return Ok(());
+        }
+        if std::time::Instant::now() > end {
+            return Err("the host's IPv6 address never became usable".to_owned());
+        }
+        std::thread::yield_now();
     }
 }

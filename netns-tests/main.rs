@@ -13,6 +13,7 @@ mod concurrency;
 mod harness;
 mod inspect;
 mod itself;
+mod keep;
 mod lab;
 mod many;
 mod publish;
@@ -32,5 +33,6 @@ fn main() -> ExitCode {
         run::TESTS,
         concurrency::TESTS,
         many::TESTS,
+        keep::TESTS,
     ])
 }

@@ -29,7 +29,7 @@ impl Server {
     /// Answers each TCP connection with its name and the address that the connection came from.
     #[track_caller]
     pub fn tcp(place: &Place, address: &str) -> Self {
-        let listener = place.inside(|| TcpListener::bind(address));
+        let listener = place.inside(|| bind(|| TcpListener::bind(address)));
         let listener =
             listener.unwrap_or_else(|e| panic!("no TCP server on {address} in {}: {e}", place.name()));
         listener.set_nonblocking(true).expect("a socket");
@@ -44,7 +44,7 @@ impl Server {
     /// Answers each UDP datagram with its name and the address that the datagram came from.
     #[track_caller]
     pub fn udp(place: &Place, address: &str) -> Self {
-        let socket = place.inside(|| UdpSocket::bind(address));
+        let socket = place.inside(|| bind(|| UdpSocket::bind(address)));
         let socket = socket.unwrap_or_else(|e| panic!("no UDP server on {address} in {}: {e}", place.name()));
         socket.set_nonblocking(true).expect("a socket");
         let name = place.name().to_owned();
@@ -82,6 +82,22 @@ impl Drop for Server {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Binds; a child that another test forks at this moment may hold the socket of an earlier server until it becomes its
+/// program, so a port in use is tried again for a while.
+fn bind<S>(bind: impl Fn() -> std::io::Result<S>) -> std::io::Result<S> {
+    let end = std::time::Instant::now() + Duration::from_secs(2);
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < end =>
+            {
+                thread::yield_now();
+            }
+            result => return result,
         }
     }
 }

@@ -6,7 +6,7 @@ use rnetkit_drivers::{Invalid, Name};
 
 use crate::{
     error::{Error, shown},
-    kernel::{Netns, Refusal},
+    kernel::{Kernel, Refusal},
 };
 
 /// Where named namespaces are (`ip-netns(8)`); `/var/run` is the same place by its old name.
@@ -50,8 +50,11 @@ impl std::str::FromStr for Means {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if let Some(pid) = text.strip_prefix("pid:") {
-            let number = pid.parse().ok().filter(|number| *number > 0 && pid.bytes().all(|b| b.is_ascii_digit()));
-            return number.map(Self::Pid).ok_or_else(|| Invalid::new("container", text, "after pid: a process number is expected"));
+            let number =
+                pid.parse().ok().filter(|number| *number > 0 && pid.bytes().all(|b| b.is_ascii_digit()));
+            return number
+                .map(Self::Pid)
+                .ok_or_else(|| Invalid::new("container", text, "after pid: a process number is expected"));
         }
         if !text.starts_with('/') {
             return Name::parse("container", text).map(Self::Name);
@@ -103,14 +106,14 @@ impl ContainerRef {
     ///
     /// # Errors
     /// When there is none, when it is no network namespace, or when it is the host's own.
-    pub fn open(&self, process: Option<u32>, host: (u64, u64)) -> Result<(Netns, PathBuf), Error> {
+    pub fn open<K: Kernel>(&self, process: Option<u32>, kernel: &K) -> Result<(K::Netns, PathBuf), Error> {
         let path = match (&self.means, process) {
             (_, Some(pid)) | (&Means::Pid(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             (Means::Name(name), None) => Path::new(NAMED[0]).join(name.as_str()),
             (Means::Path(path), None) => path.clone(),
         };
-        let netns = Netns::open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
-        if netns.identity() == host {
+        let netns = kernel.open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
+        if kernel.identity(&netns) == kernel.host_identity() {
             return Err(Error::HostNamespace { name: self.to_string() });
         }
         Ok((netns, path))
@@ -119,19 +122,23 @@ impl ContainerRef {
     fn refused(&self, path: &Path, refusal: &Refusal) -> Error {
         let named = self.to_string();
         match (refusal.errno, &self.means) {
-            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Name(_)) => {
-                Error::ContainerNotFound { name: named, reason: format!(": no container of rnet run, and no {}", path.display()) }
-            }
+            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Name(_)) => Error::ContainerNotFound {
+                name: named,
+                reason: format!(": no container of rnet run, and no {}", path.display()),
+            },
             (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Pid(_)) => {
                 Error::ContainerNotFound { name: named, reason: ": there is no such process".to_owned() }
             }
             (libc::ENOENT | libc::ENOTDIR, Means::Path(_)) => {
                 Error::ContainerNotFound { name: named, reason: ": there is no such file".to_owned() }
             }
-            (libc::EINVAL | libc::ENXIO | libc::ENODEV, _) => {
-                Error::NotNamespace { path: shown(&path.to_string_lossy()), reason: "it is not a network namespace".to_owned() }
+            (libc::EINVAL | libc::ENXIO | libc::ENODEV, _) => Error::NotNamespace {
+                path: shown(&path.to_string_lossy()),
+                reason: "it is not a network namespace".to_owned(),
+            },
+            (libc::EPERM | libc::EACCES, _) => {
+                Error::NotPermitted { step: format!("open the network namespace of {named}") }
             }
-            (libc::EPERM | libc::EACCES, _) => Error::NotPermitted { step: format!("open the network namespace of {named}") },
             _ => Error::NotNamespace { path: shown(&path.to_string_lossy()), reason: refusal.to_string() },
         }
     }

@@ -317,18 +317,35 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Invalid(_) | Self::BadOption(_) | Self::Contradiction { .. } | Self::NotNamespace { .. } => Kind::Invalid,
-            Self::AddressRefused { .. } | Self::HostNamespace { .. } | Self::Unsupported { .. } => Kind::Invalid,
+            Self::Invalid(_)
+            | Self::BadOption(_)
+            | Self::Contradiction { .. }
+            | Self::NotNamespace { .. } => Kind::Invalid,
+            Self::AddressRefused { .. } | Self::HostNamespace { .. } | Self::Unsupported { .. } => {
+                Kind::Invalid
+            }
             Self::NetworkNotFound { .. } | Self::DriverNotFound { .. } => Kind::NotFound,
             Self::ContainerNotFound { .. } | Self::NotConnected { .. } => Kind::NotFound,
-            Self::ContainerExists { .. } | Self::NetworkAmbiguous { .. } | Self::NetworkExists { .. } | Self::SubnetTaken { .. } => Kind::Conflict,
-            Self::AddressTaken { .. } | Self::MacTaken { .. } | Self::PortTaken { .. } | Self::AlreadyConnected { .. } => Kind::Conflict,
-            Self::HasEndpoints { .. } | Self::InterfaceTaken { .. } | Self::LinkTaken { .. } => Kind::Conflict,
+            Self::ContainerExists { .. }
+            | Self::NetworkAmbiguous { .. }
+            | Self::NetworkExists { .. }
+            | Self::SubnetTaken { .. } => Kind::Conflict,
+            Self::AddressTaken { .. }
+            | Self::MacTaken { .. }
+            | Self::PortTaken { .. }
+            | Self::AlreadyConnected { .. } => Kind::Conflict,
+            Self::HasEndpoints { .. } | Self::InterfaceTaken { .. } | Self::LinkTaken { .. } => {
+                Kind::Conflict
+            }
             Self::PoolsExhausted { .. } | Self::PoolExhausted { .. } => Kind::Exhausted,
             Self::PortsExhausted { .. } | Self::BridgeFull { .. } => Kind::Exhausted,
-            Self::Predefined { .. } | Self::NotPermitted { .. } | Self::UnsafeDirectory { .. } => Kind::Forbidden,
+            Self::Predefined { .. } | Self::NotPermitted { .. } | Self::UnsafeDirectory { .. } => {
+                Kind::Forbidden
+            }
             Self::Locked { .. } => Kind::Busy,
-            Self::Apply { .. } | Self::Kernel { .. } | Self::Store { .. } | Self::Damaged { .. } => Kind::Failed,
+            Self::Apply { .. } | Self::Kernel { .. } | Self::Store { .. } | Self::Damaged { .. } => {
+                Kind::Failed
+            }
             Self::Newer { .. } | Self::OtherHost { .. } => Kind::Failed,
         }
     }
@@ -346,7 +363,11 @@ impl Error {
     /// The kernel could not be asked.
     #[must_use]
     pub fn kernel(what: &'static str, reason: Refusal) -> Self {
-        if reason.errno == libc::EPERM { Self::NotPermitted { step: what.to_owned() } } else { Self::Kernel { what, reason } }
+        if reason.errno == libc::EPERM {
+            Self::NotPermitted { step: what.to_owned() }
+        } else {
+            Self::Kernel { what, reason }
+        }
     }
 
     /// A file could not be read or written.
@@ -366,7 +387,11 @@ impl Error {
 }
 
 fn left(left_behind: &[String]) -> String {
-    if left_behind.is_empty() { String::new() } else { format!("; could not be undone: {}", left_behind.join("; ")) }
+    if left_behind.is_empty() {
+        String::new()
+    } else {
+        format!("; could not be undone: {}", left_behind.join("; "))
+    }
 }
 
 /// A text from outside, safe to print, and not too long.

@@ -99,7 +99,10 @@ pub fn pools(wishes: &Wishes) -> Result<Vec<Pool>, Error> {
     for subnet in &wishes.subnets {
         check_subnet(subnet)?;
         if let Some(other) = pools.iter().find(|pool| overlaps(&pool.subnet, subnet)) {
-            return Err(Error::SubnetTaken { subnet: *subnet, by: format!("{} of the same network", other.subnet) });
+            return Err(Error::SubnetTaken {
+                subnet: *subnet,
+                by: format!("{} of the same network", other.subnet),
+            });
         }
         pools.push(Pool { subnet: *subnet, gateway: None, range: None, aux: BTreeMap::new() });
     }
@@ -108,10 +111,15 @@ pub fn pools(wishes: &Wishes) -> Result<Vec<Pool>, Error> {
         if network_of(range) != *range {
             return Err(contradiction(whole, format!("is no subnet: it should be {}", network_of(range))));
         }
-        let pool = pools.iter_mut().find(|pool| pool.subnet.contains(range.ip()) && range.prefix() >= pool.subnet.prefix());
+        let pool = pools
+            .iter_mut()
+            .find(|pool| pool.subnet.contains(range.ip()) && range.prefix() >= pool.subnet.prefix());
         let pool = pool.ok_or_else(|| contradiction(whole.clone(), "is in no subnet of the network"))?;
         if let Some(other) = pool.range.replace(*range) {
-            return Err(contradiction(whole, format!("is a second range of subnet {}, beside {other}", pool.subnet)));
+            return Err(contradiction(
+                whole,
+                format!("is a second range of subnet {}, beside {other}", pool.subnet),
+            ));
         }
     }
     for gateway in &wishes.gateways {
@@ -122,7 +130,10 @@ pub fn pools(wishes: &Wishes) -> Result<Vec<Pool>, Error> {
             return Err(contradiction(whole, reason));
         }
         if let Some(other) = pool.gateway.replace(*gateway) {
-            return Err(contradiction(whole, format!("is a second gateway of subnet {}, beside {other}", pool.subnet)));
+            return Err(contradiction(
+                whole,
+                format!("is a second gateway of subnet {}, beside {other}", pool.subnet),
+            ));
         }
     }
     for (name, address) in &wishes.aux {
@@ -135,6 +146,7 @@ pub fn pools(wishes: &Wishes) -> Result<Vec<Pool>, Error> {
         pool.aux.insert(name.clone(), *address);
     }
     pools.iter_mut().try_for_each(complete)?;
+    pools.sort_by_key(|pool| pool.subnet.is_ipv6());
     Ok(pools)
 }
 
@@ -200,7 +212,11 @@ pub fn unusable(subnet: &IpNetwork, address: IpAddr) -> Option<&'static str> {
         return None;
     }
     if address == subnet.network() {
-        return Some(if subnet.is_ipv6() { "is the subnet's router anycast address" } else { "is the address of the subnet itself" });
+        return Some(if subnet.is_ipv6() {
+            "is the subnet's router anycast address"
+        } else {
+            "is the address of the subnet itself"
+        });
     }
     (!subnet.is_ipv6() && address == subnet.broadcast()).then_some("is the broadcast address of the subnet")
 }
@@ -274,7 +290,8 @@ pub mod bitmap {
     pub fn lowest_free(sets: &[&[u8]], range: std::ops::Range<u32>) -> Option<u32> {
         let mut number = range.start;
         while number < range.end {
-            let byte = sets.iter().fold(0, |all, set| all | set.get(number as usize / 8).copied().unwrap_or(0));
+            let byte =
+                sets.iter().fold(0, |all, set| all | set.get(number as usize / 8).copied().unwrap_or(0));
             if byte == u8::MAX && number.is_multiple_of(8) {
                 number += 8;
             } else if byte >> (number % 8) & 1 == 1 {
@@ -306,7 +323,10 @@ mod tests {
         assert_eq!(choose_ipv4(&[]).unwrap(), net("172.17.0.0/16"));
         assert_eq!(choose_ipv4(&[net("172.17.5.0/24"), net("172.18.0.0/15")]).unwrap(), net("172.20.0.0/16"));
         let error = choose_ipv4(&[net("172.16.0.0/12"), net("192.168.0.0/16")]).unwrap_err();
-        assert_eq!(error.to_string(), "all predefined address pools have been fully subnetted: 2 subnets are in use");
+        assert_eq!(
+            error.to_string(),
+            "all predefined address pools have been fully subnetted: 2 subnets are in use"
+        );
     }
 
     #[test]
@@ -321,7 +341,10 @@ mod tests {
     #[test]
     fn a_gateway_outside_every_subnet_is_refused_by_name() {
         let wishes = Wishes { gateways: vec!["10.1.0.1".parse().unwrap()], ..wishes("10.0.0.0/24") };
-        assert_eq!(pools(&wishes).unwrap_err().to_string(), "gateway 10.1.0.1 is in no subnet of the network");
+        assert_eq!(
+            pools(&wishes).unwrap_err().to_string(),
+            "gateway 10.1.0.1 is in no subnet of the network"
+        );
     }
 
     #[test]

@@ -14,13 +14,11 @@
 //! | [`kernel`] | runs steps and finds resources: the only place that touches the host |
 //!
 //! ```no_run
-//! use rnet::{container_ref::ContainerRef, kernel::{Deletion, Linux, TableName}, store::Store, verbs::{Connect, Mode, Rnet}};
+//! use rnet::{kernel::Deletion, verbs::{Connect, Mode, Rnet}};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = Store::open("/var/lib/rnet".as_ref(), "/run/rnet".as_ref())?;
-//! let mut rnet = Rnet::new(store, Linux::new(TableName::default(), Deletion::Wait)?);
-//! let container: ContainerRef = "/proc/4242/ns/net".parse()?;
-//! let mut wanted = Connect::new("bridge", container);
+//! let mut rnet = Rnet::open("/var/lib/rnet".as_ref(), "/run/rnet".as_ref(), Deletion::Wait)?;
+//! let mut wanted = Connect::new("bridge", "/proc/4242/ns/net".parse()?);
 //! wanted.ports.push("8080:80".parse()?);
 //! let connected = rnet.connect(&wanted, Mode::Do)?;
 //! println!("{} has {}", connected.endpoint.interface, connected.endpoint.addresses[0]);

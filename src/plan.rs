@@ -61,17 +61,23 @@ impl Plan {
     pub fn between(from: &[Resource], to: &[Resource]) -> Self {
         let mut steps: Vec<Step> = Vec::new();
         let surplus = || from.iter().filter(|resource| !to.contains(resource));
-        let changed_to = |resource: &Resource| to.iter().find(|other| other.is_same_thing(resource) && !from.contains(other));
+        let changed_to = |resource: &Resource| {
+            to.iter().find(|other| other.is_same_thing(resource) && !from.contains(other))
+        };
         let gone: Vec<&Resource> = surplus().filter(|resource| changed_to(resource).is_none()).collect();
         let goes_along = |resource: &Resource| {
-            resource.lives_on().is_some_and(|(place, link)| gone.iter().any(|other| other.carries(place, link)))
+            resource
+                .lives_on()
+                .is_some_and(|(place, link)| gone.iter().any(|other| other.carries(place, link)))
         };
         let removed = gone.iter().rev().filter(|resource| !goes_along(resource) && !resource.is_kept());
         steps.extend(removed.map(|resource| Step::Remove((*resource).clone())));
         for resource in to.iter().filter(|resource| !from.contains(resource)) {
             let before = surplus().find(|other| other.is_same_thing(resource));
             steps.push(match before {
-                Some(before) if !goes_along(before) => Step::Change { from: before.clone(), to: resource.clone() },
+                Some(before) if !goes_along(before) => {
+                    Step::Change { from: before.clone(), to: resource.clone() }
+                }
                 _ => Step::Create(resource.clone()),
             });
         }
@@ -82,7 +88,9 @@ impl Plan {
     #[must_use]
     pub fn undo(&self, done: usize) -> Self {
         let taken = &self.steps[..done.min(self.steps.len())];
-        let made = |place, link: &_| taken.iter().any(|step| matches!(step, Step::Create(r) if r.carries(place, link)));
+        let made = |place, link: &_| {
+            taken.iter().any(|step| matches!(step, Step::Create(r) if r.carries(place, link)))
+        };
         let goes_along = |step: &Step| match step {
             Step::Create(resource) => {
                 resource.is_kept() || resource.lives_on().is_some_and(|(place, link)| made(place, link))
@@ -166,7 +174,9 @@ mod tests {
             match step {
                 Step::Create(resource) => world.push(resource.clone()),
                 Step::Remove(resource) => {
-                    world.retain(|other| other != resource && !other.lives_on().is_some_and(|(p, l)| resource.carries(p, l)));
+                    world.retain(|other| {
+                        other != resource && !other.lives_on().is_some_and(|(p, l)| resource.carries(p, l))
+                    });
                 }
                 Step::Change { from, to } => {
                     world.retain(|other| other != from);
@@ -186,7 +196,8 @@ mod tests {
     fn sound(from: &[Resource], to: &[Resource]) -> bool {
         let removed = |r: &&Resource| !to.contains(r);
         !to.iter().any(|r| {
-            from.contains(r) && r.lives_on().is_some_and(|(p, l)| from.iter().filter(removed).any(|o| o.carries(p, l)))
+            from.contains(r)
+                && r.lives_on().is_some_and(|(p, l)| from.iter().filter(removed).any(|o| o.carries(p, l)))
         })
     }
 

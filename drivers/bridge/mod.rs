@@ -9,7 +9,8 @@ use ipnetwork::IpNetwork;
 pub use settings::{EndpointSettings, GatewayMode, Settings};
 
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource, Setting,
+    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place,
+    Publication, Resource, Setting,
 };
 
 /// The device of the network `bridge`, which is there without being made.
@@ -76,8 +77,11 @@ impl Driver for Bridge {
         list.extend(inside_resources(endpoint));
         if settings.spoof_check {
             list.push(Resource::Member(Member::Pinned { link: port.clone(), mac: endpoint.mac }));
-            let addresses = endpoint.addresses.iter().map(IpNetwork::ip);
-            list.extend(addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })));
+            let link_local = network.has_family(true).then(|| endpoint.mac.link_local());
+            let addresses = endpoint.addresses.iter().map(IpNetwork::ip).chain(link_local);
+            list.extend(
+                addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
+            );
         }
         list.extend(endpoint.ports.iter().map(|port| published(port, &settings)));
         list.push(Resource::Port {
@@ -99,7 +103,9 @@ fn published(port: &Publication, settings: &Settings) -> Resource {
             let (address, protocol, ports) = (port.target, port.protocol, port.target_ports);
             Resource::Member(Member::Open { address, protocol, ports })
         }
-        GatewayMode::Nat | GatewayMode::NatUnprotected | GatewayMode::Isolated => Resource::Published(port.clone()),
+        GatewayMode::Nat | GatewayMode::NatUnprotected | GatewayMode::Isolated => {
+            Resource::Published(port.clone())
+        }
     }
 }
 
@@ -152,7 +158,10 @@ fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
         members.push(Member::Internal { link: link() });
     }
     for (ipv6, family) in [(false, Family::Ipv4), (true, Family::Ipv6)] {
-        if settings.gateway_mode(family) == GatewayMode::NatUnprotected && network.has_family(ipv6) && !network.internal {
+        if settings.gateway_mode(family) == GatewayMode::NatUnprotected
+            && network.has_family(ipv6)
+            && !network.internal
+        {
             members.push(Member::Unprotected { link: link(), family });
         }
         if settings.masquerades(family) && network.has_family(ipv6) && !network.internal {
@@ -180,7 +189,10 @@ fn gateway_addresses(network: &Network, settings: &Settings) -> Vec<IpNetwork> {
 /// ports come and go.
 fn bridge_mac(network: &Network) -> MacAddress {
     let gateway = network.pools.iter().find_map(|pool| pool.gateway);
-    gateway.map_or_else(|| MacAddress([0x02, 0x42, network.id.0[0], network.id.0[1], network.id.0[2], network.id.0[3]]), MacAddress::of)
+    gateway.map_or_else(
+        || MacAddress([0x02, 0x42, network.id.0[0], network.id.0[1], network.id.0[2], network.id.0[3]]),
+        MacAddress::of,
+    )
 }
 
 /// Everything inside the container's own namespace but the settings: loopback, addresses, up, routes.
@@ -192,6 +204,11 @@ fn inside_resources(endpoint: &Endpoint) -> Vec<Resource> {
         list.push(Resource::Address { place, link: inside.clone(), address: *address });
     }
     list.push(Resource::Up { place, link: inside.clone() });
-    list.extend(endpoint.gateways.iter().map(|gateway| Resource::DefaultRoute { gateway: *gateway, link: inside.clone() }));
+    list.extend(
+        endpoint
+            .gateways
+            .iter()
+            .map(|gateway| Resource::DefaultRoute { gateway: *gateway, link: inside.clone() }),
+    );
     list
 }

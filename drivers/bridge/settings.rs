@@ -93,8 +93,15 @@ impl Settings {
     pub fn of(network: &Network) -> Result<Self, BadOption> {
         let options = Options::read("bridge", &NETWORK_OPTIONS, &network.options)?;
         let device = match options.text("name") {
-            Some(name) => name.parse().map_err(|_| options.bad("name", "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'"))?,
-            None if network.name.as_str() == "bridge" => DEFAULT_DEVICE.parse().map_err(|_| options.bad("name", "an interface name"))?,
+            Some(name) => name.parse().map_err(|_| {
+                options.bad(
+                    "name",
+                    "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'",
+                )
+            })?,
+            None if network.name.as_str() == "bridge" => {
+                DEFAULT_DEVICE.parse().map_err(|_| options.bad("name", "an interface name"))?
+            }
             None => InterfaceName::of("rn-", &network.id),
         };
         let expected = "it must be a number of bytes from 68 to 65535, and from 1280 with IPv6";
@@ -114,7 +121,10 @@ impl Settings {
             icc: options.switch("icc", true)?,
             masquerade: options.switch("masquerade", true)?,
             host_binding: options.parsed("host-binding-ipv4", "it must be an IP address")?,
-            gateway_modes: [mode(&options, network, "gateway-mode-ipv4")?, mode(&options, network, "gateway-mode-ipv6")?],
+            gateway_modes: [
+                mode(&options, network, "gateway-mode-ipv4")?,
+                mode(&options, network, "gateway-mode-ipv6")?,
+            ],
             inhibit_ipv4: options.switch("inhibit-ipv4", false)?,
             interface_prefix,
             spoof_check: options.switch("spoof-check", true)?,
@@ -172,7 +182,10 @@ impl EndpointSettings {
     /// The first option that is unknown or malformed.
     pub fn read(given: &alloc::collections::BTreeMap<String, String>) -> Result<Self, BadOption> {
         let options = Options::read("bridge", &ENDPOINT_OPTIONS, given)?;
-        let interface = options.parsed("ifname", "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'")?;
+        let interface = options.parsed(
+            "ifname",
+            "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'",
+        )?;
         Ok(Self { interface })
     }
 }

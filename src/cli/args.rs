@@ -19,13 +19,34 @@ pub(crate) struct Args {
 #[derive(ClapArgs)]
 pub(crate) struct Global {
     /// Network definitions and the host's identity; survives a reboot
-    #[arg(long, global = true, env = "RNET_ROOT", default_value = "/var/lib/rnet", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_ROOT",
+        default_value = "/var/lib/rnet",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) root: PathBuf,
     /// Endpoints and locks; lives and dies with the kernel's objects
-    #[arg(long, global = true, env = "RNET_RUN", default_value = "/run/rnet", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_RUN",
+        default_value = "/run/rnet",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) run: PathBuf,
     /// What is told on stderr: off, error, warn, info, debug or trace
-    #[arg(long, global = true, env = "RNET_LOG", default_value = "warn", value_name = "LEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_LOG",
+        default_value = "warn",
+        value_name = "LEVEL",
+        hide_env_values = true
+    )]
     pub(crate) log: String,
 }
 
@@ -49,6 +70,18 @@ pub(crate) enum Command {
     Logs(Logs),
     /// List the published ports of a container
     Port(Port),
+    /// Compare what is recorded with what the kernel has; exit code 1 if they differ
+    Check(Check),
+    /// Make the kernel agree with the records
+    Repair(Repair),
+    /// Take back what has no living owner
+    Gc(Gc),
+    /// Look at the host: what helps, what is in the way, what to do; exit code 1 if something will not work
+    Doctor(Doctor),
+    /// Take everything away that rnet made on this host
+    Purge,
+    /// Make the networks that are defined, as after a reboot
+    Restore,
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -366,4 +399,32 @@ pub(crate) struct Port {
     pub(crate) container: String,
     /// Only this port of the container: PORT[/PROTO]
     pub(crate) port: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Check {
+    /// Only these networks
+    #[arg(value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Repair {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Gc {
+    /// Print what would be taken back, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -24,7 +24,7 @@ use crate::{
     },
     container_ref::ContainerRef,
     error::{Error, shown},
-    kernel::{Kernel as _, Linux},
+    kernel::Linux,
     store::EndpointState,
     verbs::{Container, ContainerState, Rnet},
 };
@@ -47,10 +47,7 @@ pub(super) fn run_inside(context: &Context, args: args::Exec) -> Result<u8, Fail
             let pid = state.pid().ok_or_else(|| not_running(&state))?;
             Target::process(pid).map_err(|_| not_running(&state))?
         }
-        None => {
-            let host = rnet.kernel().host_identity();
-            Target::Namespace(container.open(None, host)?.0.into())
-        }
+        None => Target::Namespace(container.open(None, rnet.kernel())?.0.into()),
     };
     drop(rnet);
     Ok(exec(&target, &command)?)
@@ -82,7 +79,10 @@ pub(super) fn list(context: &Context, args: &args::Ps, out: &mut Out) -> Result<
 
 /// Whether it runs, or is a namespace that is connected.
 fn is_there(container: &Container) -> bool {
-    container.state.as_ref().is_none_or(|state| state.process.is_none() && state.exit.is_none() || state.pid().is_some())
+    container
+        .state
+        .as_ref()
+        .is_none_or(|state| state.process.is_none() && state.exit.is_none() || state.pid().is_some())
 }
 
 fn created(container: &Container) -> u64 {
@@ -100,7 +100,8 @@ fn row(container: &Container, in_full: bool) -> Value {
         (None, None) => container.key.clone(),
     };
     let ports: Vec<_> = container.endpoints.iter().flat_map(|state| state.endpoint.ports.clone()).collect();
-    let mut networks: Vec<String> = container.endpoints.iter().map(|state| state.network.to_string()).collect();
+    let mut networks: Vec<String> =
+        container.endpoints.iter().map(|state| state.network.to_string()).collect();
     networks.extend(container.state.as_ref().and_then(|state| state.network_of.clone()));
     let created = created(container);
     json!({
@@ -136,7 +137,10 @@ fn status(container: &Container) -> String {
 
 /// How long ago, as people say it.
 fn age(created: u64) -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_nanos(created)).unwrap_or_default().as_secs();
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH + Duration::from_nanos(created))
+        .unwrap_or_default()
+        .as_secs();
     let some = |count: u64, unit: &str| format!("{count} {unit}{}", if count == 1 { "" } else { "s" });
     match seconds {
         0 => "less than a second".to_owned(),
@@ -173,7 +177,10 @@ fn find(rnet: &mut Rnet<Linux>, name: &str) -> Result<ContainerState, Failure> {
     }
     let mut matching = rnet.containers()?.into_iter().filter_map(|container| container.state);
     let found = matching.find(|state| name.len() >= 4 && state.id.to_string().starts_with(name));
-    found.ok_or_else(|| Error::ContainerNotFound { name: shown(name), reason: ": rnet run did not start it".to_owned() }.into())
+    found.ok_or_else(|| {
+        Error::ContainerNotFound { name: shown(name), reason: ": rnet run did not start it".to_owned() }
+            .into()
+    })
 }
 
 fn stop_one(rnet: &mut Rnet<Linux>, name: &str, patience: Duration) -> Result<(), Failure> {
@@ -182,11 +189,22 @@ fn stop_one(rnet: &mut Rnet<Linux>, name: &str, patience: Duration) -> Result<()
 }
 
 /// Ends the main process, and waits until its watcher has taken everything down. Without patience it is killed.
-fn end_process(rnet: &mut Rnet<Linux>, state: &ContainerState, patience: Option<Duration>) -> Result<(), Failure> {
-    let open = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+fn end_process(
+    rnet: &mut Rnet<Linux>,
+    state: &ContainerState,
+    patience: Option<Duration>,
+) -> Result<(), Failure> {
+    let open = |pid: u32| {
+        i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+    };
     if let Some(process) = state.pid().and_then(open) {
         let ended = match patience {
-            Some(patience) => pidfd_send_signal(&process, Signal::TERM).is_err() || ends_within(&process, patience),
+            Some(patience) => {
+                pidfd_send_signal(&process, Signal::TERM).is_err() || ends_within(&process, patience)
+            }
             None => false,
         };
         if !ended {
@@ -237,7 +255,10 @@ fn remove_one(rnet: &mut Rnet<Linux>, name: &str, force: bool) -> Result<bool, F
     if state.exit.is_none() {
         if !force {
             let failure = Failure::new(format!("container {} is running", state.name));
-            return Err(Failure { hint: Some(format!("rnet stop {} ends it, rnet rm -f does both", state.name)), ..failure });
+            return Err(Failure {
+                hint: Some(format!("rnet stop {} ends it, rnet rm -f does both", state.name)),
+                ..failure
+            });
         }
         end_process(rnet, &state, None)?;
     }
@@ -282,7 +303,9 @@ pub(super) fn ports(context: &Context, args: &args::Port, out: &mut Out) -> Resu
         }
     }
     match wanted {
-        Some(port) if found.is_empty() => Err(Failure::new(format!("port {port} of container {container} is not published"))),
+        Some(port) if found.is_empty() => {
+            Err(Failure::new(format!("port {port} of container {container} is not published")))
+        }
         _ => Ok(()),
     }
 }
@@ -291,8 +314,7 @@ fn endpoints_of(rnet: &mut Rnet<Linux>, container: &ContainerRef) -> Result<Vec<
     let endpoints = rnet.store().endpoints_of(&container.key())?;
     if endpoints.is_empty() && rnet.container_state(container)?.is_none() {
         // A namespace without networks has no ports; anything else is no container.
-        let host = rnet.kernel().host_identity();
-        container.open(None, host)?;
+        container.open(None, rnet.kernel())?;
     }
     Ok(endpoints)
 }

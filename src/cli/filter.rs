@@ -51,7 +51,8 @@ fn one(text: &str, known: &[&str]) -> Result<Filter, Failure> {
         _ => Err(refuse("it must be true or false")),
     };
     let label = |wanted| {
-        let (key, value) = value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value.to_owned())));
+        let (key, value) =
+            value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value.to_owned())));
         Filter::Label { key: key.to_owned(), value, wanted }
     };
     Ok(match key {
@@ -62,7 +63,10 @@ fn one(text: &str, known: &[&str]) -> Result<Filter, Failure> {
         "label!" => label(false),
         "scope" => Filter::Scope(value.to_owned()),
         "dangling" => Filter::Dangling(switch()?),
-        "until" => Filter::Until(until(value).ok_or_else(|| refuse("it must be a time as 2026-01-31T12:00:00Z, or an age as 24h"))?),
+        "until" => Filter::Until(
+            until(value)
+                .ok_or_else(|| refuse("it must be a time as 2026-01-31T12:00:00Z, or an age as 24h"))?,
+        ),
         "type" => match value {
             "custom" => Filter::Custom(true),
             "builtin" => Filter::Custom(false),
@@ -77,31 +81,43 @@ fn until(text: &str) -> Option<SystemTime> {
     if let Ok(age) = humantime::parse_duration(text) {
         return SystemTime::now().checked_sub(age);
     }
-    humantime::parse_rfc3339_weak(text).ok().or_else(|| text.parse().ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))))
+    humantime::parse_rfc3339_weak(text).ok().or_else(|| {
+        text.parse().ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+    })
 }
 
 /// Whether a network passes all filters. `used`: a container is connected to it.
 pub(super) fn passes(filters: &[Filter], network: &Network, used: bool) -> bool {
     filters.iter().all(|filter| {
-        let same_kind = filters.iter().filter(|other| std::mem::discriminant(*other) == std::mem::discriminant(filter));
+        let same_kind =
+            filters.iter().filter(|other| std::mem::discriminant(*other) == std::mem::discriminant(filter));
         let either = !matches!(filter, Filter::Label { .. } | Filter::Until(_));
-        if either { same_kind.into_iter().any(|other| holds(other, network, used)) } else { holds(filter, network, used) }
+        if either {
+            same_kind.into_iter().any(|other| holds(other, network, used))
+        } else {
+            holds(filter, network, used)
+        }
     })
 }
 
 fn holds(filter: &Filter, network: &Network, used: bool) -> bool {
-    let builtin = crate::verbs::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
+    let builtin = crate::verbs::is_builtin(network);
     match filter {
         Filter::Driver(driver) => network.driver == *driver,
         Filter::Id(pattern) => pattern.matches(&network.id.to_string()),
         Filter::Name(pattern) => pattern.matches(network.name.as_str()),
         Filter::Label { key, value, wanted } => {
-            let has = network.labels.get(key).is_some_and(|label| value.as_ref().is_none_or(|value| value == label));
+            let has = network
+                .labels
+                .get(key)
+                .is_some_and(|label| value.as_ref().is_none_or(|value| value == label));
             has == *wanted
         }
         Filter::Scope(scope) => scope == "local",
         Filter::Custom(custom) => builtin != *custom,
         Filter::Dangling(dangling) => (!builtin && !used) == *dangling,
-        Filter::Until(time) => UNIX_EPOCH.checked_add(Duration::from_nanos(network.created)).is_some_and(|created| created < *time),
+        Filter::Until(time) => UNIX_EPOCH
+            .checked_add(Duration::from_nanos(network.created))
+            .is_some_and(|created| created < *time),
     }
 }

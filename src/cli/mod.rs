@@ -4,6 +4,7 @@ mod args;
 mod completions;
 mod containers;
 mod filter;
+mod keep;
 mod network;
 mod output;
 mod run;
@@ -18,8 +19,7 @@ use output::Out;
 
 use crate::{
     error::{Error, shown},
-    kernel::{Deletion, Linux, TableName},
-    store::Store,
+    kernel::{Deletion, Linux},
     verbs::Rnet,
 };
 
@@ -90,23 +90,18 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn store(&self) -> Result<Store, Error> {
-        Store::open(&self.global.root, &self.global.run)
-    }
-
-    /// The networks of this host. rnet's tables have the name that the state says.
+    /// The networks of this host.
     pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
-        let store = self.store()?;
-        let table = store.host_state()?.map_or_else(TableName::default, |state| state.table);
-        let kernel = Linux::new(table, Deletion::Behind).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
-        Ok(Rnet::new(store, kernel))
+        Rnet::open(&self.global.root, &self.global.run, Deletion::Behind)
     }
 }
 
 /// Runs the command with these words; the first is its own name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    let parsed = args::Args::command().try_get_matches_from(&words).and_then(|matches| args::Args::from_arg_matches(&matches));
+    let parsed = args::Args::command()
+        .try_get_matches_from(&words)
+        .and_then(|matches| args::Args::from_arg_matches(&matches));
     let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return refuse_words(&error, &words),
@@ -136,6 +131,12 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Rm(args) => return containers::remove(&context, &args, out),
         Command::Logs(args) => containers::logs(&context, &args)?,
         Command::Port(args) => containers::ports(&context, &args, &mut out)?,
+        Command::Check(args) => return keep::check(&context, &args, out),
+        Command::Repair(args) => keep::repair(&context, &args, &mut out)?,
+        Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
+        Command::Doctor(args) => return keep::doctor(&context, &args, out),
+        Command::Purge => keep::purge(&context)?,
+        Command::Restore => keep::restore(&context, &mut out)?,
         Command::Completions(args) => completions::completions(args.shell, &mut out),
         Command::Man => completions::man(&mut out)?,
     }
@@ -153,10 +154,18 @@ fn log(level: &str) -> Result<(), Failure> {
         "debug" => tracing::Level::DEBUG,
         "trace" => tracing::Level::TRACE,
         other => {
-            return Err(Failure::new(format!("invalid log level \"{}\": it must be off, error, warn, info, debug or trace", shown(other))));
+            return Err(Failure::new(format!(
+                "invalid log level \"{}\": it must be off, error, warn, info, debug or trace",
+                shown(other)
+            )));
         }
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
     Ok(())
 }
 

@@ -71,7 +71,8 @@ fn reserved(texts: &[String]) -> Result<BTreeMap<String, IpAddr>, Invalid> {
         return Err(Invalid::new("aux-address", text, "it must be NAME=IP"));
     }
     let address = |(name, text): (String, String)| {
-        let address = ip("aux-address", &text).map_err(|error| Invalid::new("aux-address", &format!("{name}={text}"), error.reason));
+        let address = ip("aux-address", &text)
+            .map_err(|error| Invalid::new("aux-address", &format!("{name}={text}"), error.reason));
         Ok((name, address?))
     };
     pairs("aux-address", texts)?.into_iter().map(address).collect()
@@ -97,7 +98,8 @@ fn cidr(what: &'static str, text: &str) -> Result<IpNetwork, Invalid> {
     let wrong = || Invalid::new(what, text, "it must be an address and a length, as 10.0.0.0/24");
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;
     let padded = length.len() > 1 && length.starts_with('0');
-    if length.is_empty() || padded || length.len() > 3 || !length.bytes().all(|digit| digit.is_ascii_digit()) {
+    if length.is_empty() || padded || length.len() > 3 || !length.bytes().all(|digit| digit.is_ascii_digit())
+    {
         return Err(wrong());
     }
     let address = ip(what, address).map_err(|error| Invalid::new(what, text, error.reason))?;
@@ -121,7 +123,11 @@ pub(super) fn pairs(what: &'static str, texts: &[String]) -> Result<BTreeMap<Str
             return Err(Invalid::new(what, text, "it must be KEY=VALUE"));
         }
         if text.len() > 4096 || text.chars().any(char::is_control) {
-            return Err(Invalid::new(what, text, "control characters and more than 4096 bytes are not allowed"));
+            return Err(Invalid::new(
+                what,
+                text,
+                "control characters and more than 4096 bytes are not allowed",
+            ));
         }
         if map.insert(key.to_owned(), value.to_owned()).is_some_and(|earlier| earlier != value) {
             return Err(Invalid::new(what, text, format!("{key} is given twice")));
@@ -145,7 +151,8 @@ fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Invalid> {
 
 pub(super) fn list(context: &Context, args: &args::Ls, out: &mut Out) -> Result<(), Failure> {
     let format = Format::read(args.format.as_deref())?;
-    let filters = filter::read(&args.filter, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+    let filters =
+        filter::read(&args.filter, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
     let rnet = context.rnet()?;
     let mut networks = Vec::new();
     for network in rnet.networks()? {
@@ -240,7 +247,9 @@ pub(super) fn connect(context: &Context, args: args::Connect, out: &mut Out) -> 
         let state = rnet.store().endpoint(&connected.network.id, &wanted.container.key())?;
         let shown = state.as_ref().map(view::endpoint).unwrap_or_default();
         match template {
-            Some(template) => out.line(&template.render(&shown).map_err(|error| Failure::new(error.to_string()))?),
+            Some(template) => {
+                out.line(&template.render(&shown).map_err(|error| Failure::new(error.to_string()))?)
+            }
             None => out.line(&indented(&shown)),
         }
     }
@@ -301,7 +310,7 @@ pub(super) fn prune(context: &Context, args: &args::Prune, out: &mut Out) -> Res
     let mut rnet = context.rnet()?;
     if args.dry_run {
         for network in rnet.networks()? {
-            let builtin = crate::verbs::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
+            let builtin = crate::verbs::is_builtin(&network);
             if !builtin && rnet.endpoints(&network)?.is_empty() && filter::passes(&filters, &network, false) {
                 out.line(&format!("- network {}", network.name));
             }

@@ -38,7 +38,8 @@ impl Out {
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        let longest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let longest =
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
         (longest + 3).max(10)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -82,11 +83,24 @@ impl Format {
     }
 
     /// Shows a list: `columns` are the usual ones, `header` has the heading of every field.
-    pub(crate) fn show(&self, list: &[Value], columns: &[&str], header: &Value, out: &mut Out) -> Result<(), Failure> {
-        let render = |template: &Template, value: &Value| template.render(value).map_err(|error| Failure::new(error.to_string()));
+    pub(crate) fn show(
+        &self,
+        list: &[Value],
+        columns: &[&str],
+        header: &Value,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
+        let render = |template: &Template, value: &Value| {
+            template.render(value).map_err(|error| Failure::new(error.to_string()))
+        };
         match self {
             Self::Table => {
-                let cells = |value: &Value| columns.iter().map(|column| value[column].as_str().unwrap_or_default().to_owned()).collect();
+                let cells = |value: &Value| {
+                    columns
+                        .iter()
+                        .map(|column| value[column].as_str().unwrap_or_default().to_owned())
+                        .collect()
+                };
                 let rows: Vec<Vec<String>> = std::iter::once(header).chain(list).map(cells).collect();
                 out.text(&table(&rows));
             }
@@ -138,7 +152,8 @@ mod tests {
     #[test]
     fn a_table_has_columns_as_dockers() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-        let text = table(&[row(&["NETWORK ID", "NAME", "DRIVER"]), row(&["c0ffee012345", "bridge", "bridge"])]);
+        let text =
+            table(&[row(&["NETWORK ID", "NAME", "DRIVER"]), row(&["c0ffee012345", "bridge", "bridge"])]);
         assert_eq!(text, "NETWORK ID     NAME      DRIVER\nc0ffee012345   bridge    bridge\n");
     }
 

@@ -15,7 +15,7 @@ use crate::{
     },
     container_ref::ContainerRef,
     error::shown,
-    kernel::{Linux, Netns},
+    kernel::Linux,
     page,
     store::Lock,
     verbs::{Connect, Connected, ContainerState, Mode, Rnet, new_id, now, started_at},
@@ -96,7 +96,11 @@ fn in_background(context: &Context, wanted: &Wanted, watcher: Watcher) -> u8 {
         (Ok(code), _) => code,
         (Err(failure), Some(watcher)) => {
             let code = if failure.code == 1 { FAILED } else { failure.code };
-            let line = [Some(failure.lines.join("; ")), failure.hint].into_iter().flatten().collect::<Vec<_>>().join("\n");
+            let line = [Some(failure.lines.join("; ")), failure.hint]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("\n");
             watcher.failed(&detach::Failure { code, line });
             code
         }
@@ -141,14 +145,22 @@ fn end(rnet: &mut Rnet<Linux>, state: &ContainerState, code: u8, watching: Lock)
 }
 
 /// The process exists, then its networks, then it is let go.
-fn prepare(rnet: &mut Rnet<Linux>, wanted: &Wanted, state: &mut ContainerState) -> Result<crate::container::watch::Running, Failure> {
+fn prepare(
+    rnet: &mut Rnet<Linux>,
+    wanted: &Wanted,
+    state: &mut ContainerState,
+) -> Result<crate::container::watch::Running, Failure> {
     let held = spawn(&spec(rnet, wanted)?)?;
     state.process = started_at(held.pid()).map(|started| (held.pid(), started));
     rnet.update_container(state)?;
     let connected = connect_all(rnet, wanted, &held)?;
     write_files(rnet, wanted, &connected)?;
     let description = describe(wanted, &connected);
-    let running = held.release(Some(&description).filter(|_| wanted.command.is_empty()))?;
+    let is_page = wanted.command.is_empty();
+    let running = held.release(Some(&description).filter(|_| is_page))?;
+    if is_page && !wanted.detached {
+        tell_where(&connected);
+    }
     state.remove = wanted.remove;
     rnet.update_container(state)?;
     Ok(running)
@@ -181,13 +193,19 @@ fn spec(rnet: &mut Rnet<Linux>, wanted: &Wanted) -> Result<Spec, Failure> {
     })
 }
 
-fn other_namespace(rnet: &mut Rnet<Linux>, other: &ContainerRef, name: &str) -> Result<std::os::fd::OwnedFd, Failure> {
+fn other_namespace(
+    rnet: &mut Rnet<Linux>,
+    other: &ContainerRef,
+    name: &str,
+) -> Result<std::os::fd::OwnedFd, Failure> {
     let state = rnet.container_state(other)?;
     let pid = match &state {
-        Some(state) => Some(state.pid().ok_or_else(|| Failure::new(format!("container {name} is not running")))?),
+        Some(state) => {
+            Some(state.pid().ok_or_else(|| Failure::new(format!("container {name} is not running")))?)
+        }
         None => None,
     };
-    let (netns, _): (Netns, _) = other.open(pid, crate::kernel::Kernel::host_identity(rnet.kernel()))?;
+    let (netns, _) = other.open(pid, rnet.kernel())?;
     Ok(netns.into())
 }
 
@@ -202,7 +220,9 @@ fn connect_all(rnet: &mut Rnet<Linux>, wanted: &Wanted, held: &Held) -> Result<V
             Ok(connected)
         }
         Attachment::None => {
-            rnet.bring_loopback_up(held.netns().try_clone_to_owned().map_err(|error| Failure::new(error.to_string()))?)?;
+            rnet.bring_loopback_up(
+                held.netns().try_clone_to_owned().map_err(|error| Failure::new(error.to_string()))?,
+            )?;
             Ok(Vec::new())
         }
         Attachment::Host | Attachment::Container(..) => Ok(Vec::new()),
@@ -246,7 +266,13 @@ fn describe(wanted: &Wanted, connected: &[Connected]) -> page::Description {
         network: one.network.name.to_string(),
         bridge: Settings::of(&one.network).ok().map(|settings| settings.device.to_string()),
         subnets: one.network.pools.iter().map(|pool| pool.subnet.to_string()).collect(),
-        gateways: one.network.pools.iter().filter_map(|pool| pool.gateway).map(|gateway| gateway.to_string()).collect(),
+        gateways: one
+            .network
+            .pools
+            .iter()
+            .filter_map(|pool| pool.gateway)
+            .map(|gateway| gateway.to_string())
+            .collect(),
         name: one.endpoint.interface.to_string(),
         mac: Some(one.endpoint.mac.to_string()),
         addresses: one.endpoint.addresses.iter().map(ToString::to_string).collect(),
@@ -267,6 +293,23 @@ fn describe(wanted: &Wanted, connected: &[Connected]) -> page::Description {
     }
 }
 
+/// Where the page is to be seen, for the person at the terminal.
+fn tell_where(connected: &[Connected]) {
+    use std::io::Write as _;
+    let published = connected.iter().flat_map(|one| &one.endpoint.ports);
+    let mut published = published.filter(|port| port.target_ports.contains(page::PORT));
+    let address = connected.iter().find_map(|one| one.endpoint.addresses.first());
+    let place = match (published.next(), address) {
+        (Some(port), _) if port.host.is_unspecified() => format!("localhost:{}", port.host_ports.first),
+        (Some(port), _) => rnetkit_drivers::port::socket_text(port.host, &port.host_ports.first.to_string()),
+        (None, Some(address)) => rnetkit_drivers::port::socket_text(address.ip(), "80"),
+        (None, None) => return,
+    };
+    let line =
+        format!("rnet: a page about this container's network is at http://{place}/ (Ctrl-C ends it)\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
 /// Parses every word; contradictions are refused before anything is made.
 fn wanted(args: args::Run) -> Result<Wanted, Failure> {
     let id = new_id()?;
@@ -281,7 +324,11 @@ fn wanted(args: args::Run) -> Result<Wanted, Failure> {
     let attachment = attachment(&args, &name)?;
     refuse_conflicts(&args, &attachment)?;
     let dns = DnsOptions {
-        servers: args.dns.iter().map(|text| network::ip("DNS server", text)).collect::<Result<_, Invalid>>()?,
+        servers: args
+            .dns
+            .iter()
+            .map(|text| network::ip("DNS server", text))
+            .collect::<Result<_, Invalid>>()?,
         search: words("DNS search domain", &args.dns_search)?,
         options: words("DNS option", &args.dns_option)?,
         ipv6: Family6::Absent,
@@ -321,7 +368,10 @@ where
 /// Words that go into resolv.conf: nothing in them may begin another line or word.
 fn words(what: &'static str, texts: &[String]) -> Result<Vec<String>, Invalid> {
     for text in texts {
-        if text.is_empty() || text.len() > 253 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:".contains(&b)) {
+        if text.is_empty()
+            || text.len() > 253
+            || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:".contains(&b))
+        {
             return Err(Invalid::new(what, text, "only letters, digits, '.', '_', '-' and ':' are allowed"));
         }
     }
@@ -363,9 +413,15 @@ fn connections(args: &args::Run, name: &Name) -> Result<Vec<Connect>, Failure> {
         list.push(connect);
     }
     plain_options(args, &mut list[0])?;
-    let ports = args.publish.iter().map(|text| text.parse()).collect::<Result<Vec<PortMapping>, Invalid>>()?;
+    let ports =
+        args.publish.iter().map(|text| text.parse()).collect::<Result<Vec<PortMapping>, Invalid>>()?;
     // Ports are published where the container has its gateway.
-    let best = (0..list.len()).min_by_key(|n| (std::cmp::Reverse(list[*n].gateway_priority), if list.len() > 1 { list[*n].network.clone() } else { String::new() }));
+    let best = (0..list.len()).min_by_key(|n| {
+        (
+            std::cmp::Reverse(list[*n].gateway_priority),
+            if list.len() > 1 { list[*n].network.clone() } else { String::new() },
+        )
+    });
     list[best.unwrap_or(0)].ports = ports;
     Ok(list)
 }
@@ -402,7 +458,8 @@ fn long_form(text: &str, name: &Name) -> Result<Connect, Failure> {
     let refuse = |reason: String| Failure::new(format!("invalid network \"{}\": {reason}", shown(text)));
     let mut connect = Connect::new("", container);
     for field in text.split(',') {
-        let (key, value) = field.split_once('=').ok_or_else(|| refuse(format!("\"{}\" is not KEY=VALUE", shown(field))))?;
+        let (key, value) =
+            field.split_once('=').ok_or_else(|| refuse(format!("\"{}\" is not KEY=VALUE", shown(field))))?;
         match key.to_ascii_lowercase().as_str() {
             "name" => connect.network = value.to_owned(),
             "ip" => connect.ip = Some(network::ip("IPv4 address", value)?),

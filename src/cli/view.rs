@@ -99,9 +99,11 @@ pub(super) fn pairs(list: &[Publication]) -> Vec<(String, std::net::IpAddr, u16)
     for publication in list {
         let ports = publication.target_ports.first..=publication.target_ports.last;
         let hosts = publication.host_ports.first..=publication.host_ports.last;
-        pairs.extend(ports.zip(hosts).map(|(port, host)| {
-            (port, format!("{port}/{}", publication.protocol), publication.host, host)
-        }));
+        pairs.extend(
+            ports.zip(hosts).map(|(port, host)| {
+                (port, format!("{port}/{}", publication.protocol), publication.host, host)
+            }),
+        );
     }
     pairs.sort();
     pairs.into_iter().map(|(_, port, address, host)| (port, address, host)).collect()
@@ -118,7 +120,8 @@ pub(super) fn ports_line(list: &[Publication]) -> String {
 
 /// A line of `network ls`: every field a text, as Docker has it.
 pub(super) fn listed(network: &Network, in_full: bool) -> Value {
-    let labels: Vec<String> = network.labels.iter().map(|(key, value)| Escaped(&format!("{key}={value}")).to_string()).collect();
+    let labels: Vec<String> =
+        network.labels.iter().map(|(key, value)| Escaped(&format!("{key}={value}")).to_string()).collect();
     json!({
         "CreatedAt": time(network.created),
         "Driver": network.driver,

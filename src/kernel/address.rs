@@ -26,9 +26,10 @@ pub(super) fn list() -> RouteNetlinkMessage {
 
 fn message(index: u32, address: IpNetwork) -> AddressMessage {
     match address {
-        IpNetwork::V4(address) => {
-            AddressMessageBuilder::<std::net::Ipv4Addr>::new().index(index).address(address.ip(), address.prefix()).build()
-        }
+        IpNetwork::V4(address) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
+            .index(index)
+            .address(address.ip(), address.prefix())
+            .build(),
         IpNetwork::V6(address) => {
             let builder = AddressMessageBuilder::<std::net::Ipv6Addr>::new().index(index);
             let mut message = builder.address(address.ip(), address.prefix()).build();

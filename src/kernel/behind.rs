@@ -35,7 +35,12 @@ impl Deleter {
 
     /// Has a child send the request, and returns when the link with that index is gone. `held`: a socket whose
     /// closing would wait; the child closes it last.
-    pub(super) fn delete(mut self, message: &RouteNetlinkMessage, index: u32, held: Option<RawFd>) -> Result<(), Refusal> {
+    pub(super) fn delete(
+        mut self,
+        message: &RouteNetlinkMessage,
+        index: u32,
+        held: Option<RawFd>,
+    ) -> Result<(), Refusal> {
         let (reads, writes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let asks = self.asks.channel().socket().as_raw_fd();
         let keep = [Some(asks), Some(writes.as_raw_fd()), held];
@@ -52,7 +57,12 @@ impl Deleter {
     }
 
     /// Sends the request, says why if it was refused, and ends.
-    fn child(mut self, message: &RouteNetlinkMessage, keep: &[RawFd], writes: rustix::fd::BorrowedFd<'_>) -> ! {
+    fn child(
+        mut self,
+        message: &RouteNetlinkMessage,
+        keep: &[RawFd],
+        writes: rustix::fd::BorrowedFd<'_>,
+    ) -> ! {
         close_all_but(keep);
         let mut requests = Requests::default();
         requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
@@ -87,7 +97,8 @@ impl Deleter {
     fn hears_of_end(&mut self, index: u32) -> Result<bool, Refusal> {
         const DELETED: u16 = 17;
         let heard = self.hears.channel().receive(|answer| {
-            answer.kind == DELETED && parse(&answer).as_ref().and_then(Link::read).is_some_and(|link| link.index == index)
+            answer.kind == DELETED
+                && parse(&answer).as_ref().and_then(Link::read).is_some_and(|link| link.index == index)
         });
         match heard {
             // Too much was announced at once: the child's end will tell.

@@ -1,130 +1,272 @@
 //! A host in memory that can refuse or die at any step: what the verbs are tested on without root.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, InterfaceName, Member, Place, PortRange, Protocol, Resource};
 
-use super::{Failed, Kernel, Known, Netns, Refusal};
+use super::{Failed, Kernel, Known, Refusal, TableName};
 use crate::plan::{Plan, Step};
 
-/// A kernel that keeps resources in memory.
-///
-/// Container resources are kept under the namespace's identity, so that they die with it.
+/// Device and inode of a namespace.
+type Identity = (u64, u64);
+
+/// A kernel that keeps resources in memory, and refuses what Linux refuses: what exists already, what would live on
+/// a link that is not there, one port too many.
 #[derive(Debug, Clone, Default)]
 pub struct Fake {
-    /// What exists, and in which namespace (`None`: on the host).
-    pub resources: Vec<(Option<(u64, u64)>, Resource)>,
-    /// Refuse this many steps from now on: the step with that number, counted from 0.
+    /// What exists, and the container's namespace that it reaches into: a veth pair with its far end, everything
+    /// else by being there.
+    pub resources: Vec<(Option<Identity>, Resource)>,
+    /// The namespace files. `None` is the host's own.
+    pub namespaces: BTreeMap<PathBuf, Option<Identity>>,
+    /// Refuse the step with that number, counted from 0 over all that is run and taken back.
     pub fail_at: Option<usize>,
-    /// Die before the step with that number: this and all later calls fail, and nothing is undone.
+    /// Die before the step with that number: unwinds with [`Killed`], so that nothing of the verb runs on, and all
+    /// its locks are let go.
     pub die_at: Option<usize>,
-    /// Steps run so far.
+    /// Steps so far.
     pub ran: usize,
-    /// Set once dead.
-    pub dead: bool,
+    /// The step that was refused, or not reached alive.
+    pub stopped: Option<Step>,
     /// Subnets that the host routes.
     pub routed: Vec<IpNetwork>,
     /// Ports on which processes of the host listen.
     pub listening: Vec<(IpAddr, u16, Protocol)>,
 }
 
+/// What a verb unwinds with when its kernel dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed;
+
 impl Fake {
-    /// The resources on the host itself, as text, sorted: to compare two states.
+    /// The host's own namespace.
+    const HOST: Identity = (0, 0);
+
+    /// Everything that exists, as text, sorted: to compare two states. What outlives its owner is left out.
     #[must_use]
     pub fn host(&self) -> Vec<String> {
-        let mut list: Vec<String> = self.resources.iter().map(|(_, resource)| resource.to_string()).collect();
+        let mortal = self.resources.iter().filter(|(_, resource)| !resource.is_kept());
+        let mut list: Vec<String> = mortal.map(|(_, resource)| resource.to_string()).collect();
         list.sort();
         list
     }
 
-    fn place(resource: &Resource, netns: Option<&Netns>) -> Option<(u64, u64)> {
-        let inside = matches!(resource.lives_on(), Some((rnetkit_drivers::Place::Container, _)));
-        inside.then(|| netns.map(Netns::identity)).flatten()
+    /// A namespace dies, and with it all links that have an end in it.
+    pub fn end(&mut self, path: &Path) {
+        let Some(ended) = self.namespaces.remove(path) else { return };
+        let links = |(place, resource): &(Option<Identity>, Resource)| match resource {
+            Resource::Veth { .. } if *place == ended => Some(resource.clone()),
+            _ => None,
+        };
+        let veths: Vec<Resource> = self.resources.iter().filter_map(links).collect();
+        veths.iter().for_each(|veth| self.drop_link(veth));
+        self.resources.retain(|(place, _)| place.is_none() || *place != ended);
     }
 
-    fn step(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
-        if self.dead {
-            return Err(Refusal::because(libc::EPIPE, "dead"));
-        }
+    /// The namespace that a resource is kept under.
+    fn place(resource: &Resource, netns: Option<&Identity>) -> Option<Identity> {
+        let inside = matches!(resource.lives_on(), Some((Place::Container, _)))
+            || matches!(resource, Resource::Veth { .. });
+        netns.copied().filter(|_| inside)
+    }
+
+    fn position(&self, wanted: &Resource, netns: Option<&Identity>) -> Option<usize> {
+        let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
+        self.resources
+            .iter()
+            .position(|(place, resource)| resource == wanted && (!inside || *place == netns.copied()))
+    }
+
+    fn has_link(&self, place: Place, link: &InterfaceName, netns: Option<&Identity>) -> bool {
+        let within = |at: &Option<Identity>| place == Place::Host || *at == netns.copied();
+        *link == InterfaceName::loopback()
+            || self.resources.iter().any(|(at, other)| within(at) && other.carries(place, link))
+    }
+
+    fn step(&mut self, step: &Step, netns: Option<&Identity>) -> Result<(), Refusal> {
         let number = self.ran;
         self.ran += 1;
         if self.die_at == Some(number) {
-            self.dead = true;
-            return Err(Refusal::because(libc::EPIPE, "killed"));
+            self.stopped = Some(step.clone());
+            std::panic::resume_unwind(Box::new(Killed));
         }
         if self.fail_at == Some(number) {
+            self.stopped = Some(step.clone());
             return Err(Refusal::because(libc::EIO, "refused by the test"));
         }
-        self.change(step, netns)
+        match step {
+            Step::Create(resource) => self.create(resource, netns),
+            Step::Change { from, to } => {
+                self.resources.retain(|(place, other)| {
+                    !(other.is_same_thing(from) && *place == Self::place(from, netns))
+                });
+                self.create(to, netns)
+            }
+            Step::Remove(resource) => self.remove(resource, netns),
+        }
     }
 
-    fn change(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
-        match step {
-            Step::Create(resource) => {
-                let key = (Self::place(resource, netns), resource.clone());
-                let settles = resource.is_kept() || matches!(resource, Resource::Setting { .. });
-                if self.resources.contains(&key) && !settles {
-                    return Err(Refusal::new(libc::EEXIST));
-                }
-                if !self.resources.contains(&key) {
-                    self.resources.push(key);
-                }
-            }
-            Step::Change { from, to } => {
-                let key = (Self::place(from, netns), from.clone());
-                self.resources.retain(|other| *other != key);
-                self.resources.push((Self::place(to, netns), to.clone()));
-            }
-            Step::Remove(resource) => {
-                let key = (Self::place(resource, netns), resource.clone());
-                if !self.resources.contains(&key) {
-                    return Err(Refusal::new(libc::ENOENT));
-                }
-                self.resources.retain(|other| {
-                    let goes_along = other.1.lives_on().is_some_and(|(place, link)| resource.carries(place, link));
-                    *other != key && !goes_along
-                });
-            }
+    fn create(&mut self, resource: &Resource, netns: Option<&Identity>) -> Result<(), Refusal> {
+        if let Some((place, link)) = resource.lives_on()
+            && !self.has_link(place, link, netns)
+        {
+            return Err(Refusal::because(libc::ENODEV, format!("there is no link {link} {place}")));
+        }
+        if let Resource::Veth { bridge, .. } = resource {
+            self.check_bridge(bridge)?;
+        }
+        let place = Self::place(resource, netns);
+        if self.resources.iter().any(|(at, other)| self.clashes(resource, other, *at == place)) {
+            return Err(Refusal::new(libc::EEXIST));
+        }
+        if self.position(resource, netns).is_none() {
+            self.resources.push((place, resource.clone()));
         }
         Ok(())
+    }
+
+    fn check_bridge(&self, bridge: &InterfaceName) -> Result<(), Refusal> {
+        if !self.has_link(Place::Host, bridge, None) {
+            return Err(Refusal::because(libc::ENODEV, format!("there is no link {bridge} on the host")));
+        }
+        let ports = self
+            .resources
+            .iter()
+            .filter(|(_, other)| matches!(other, Resource::Veth { bridge: on, .. } if on == bridge));
+        if ports.count() == rnetkit_drivers::bridge::MOST_PORTS {
+            Err(Refusal::new(libc::EXFULL))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the kernel refuses to make one because of the other; `together`: they are in one namespace.
+    fn clashes(&self, new: &Resource, old: &Resource, together: bool) -> bool {
+        use Resource::{Address, Bridge, DefaultRoute, Port, Published, Veth};
+        let name = |resource: &Resource| match resource {
+            Bridge { name, .. } | Veth { name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        if name(new).is_some_and(|new| name(old) == Some(new)) {
+            return true;
+        }
+        match (new, old) {
+            (Veth { peer: a, .. }, Veth { peer: b, .. }) => together && a == b,
+            (Address { link: a, address: x, .. }, Address { link: b, address: y, .. }) => {
+                together && a == b && x == y
+            }
+            (DefaultRoute { gateway: a, .. }, DefaultRoute { gateway: b, .. }) => {
+                together && a.is_ipv6() == b.is_ipv6()
+            }
+            (Port { link: a, pinned: Some(x), .. }, Port { link: b, pinned: Some(y), .. }) => {
+                x == y && self.bridge_of(a) == self.bridge_of(b)
+            }
+            (Published(a), Published(b)) => a.clashes(b),
+            (
+                Resource::Member(Member::Gateway { address: a, .. }),
+                Resource::Member(Member::Gateway { address: b, .. }),
+            ) => a == b,
+            // What sets a state (a setting, a port, up, forwarding) is content with finding it.
+            (Resource::Member(_) | Resource::Firewall, _) => new == old,
+            _ => false,
+        }
+    }
+
+    fn bridge_of(&self, port: &InterfaceName) -> Option<&InterfaceName> {
+        self.resources.iter().find_map(|(_, resource)| match resource {
+            Resource::Veth { name, bridge, .. } if name == port => Some(bridge),
+            _ => None,
+        })
+    }
+
+    fn remove(&mut self, resource: &Resource, netns: Option<&Identity>) -> Result<(), Refusal> {
+        let at = self.position(resource, netns).ok_or_else(|| Refusal::new(libc::ENOENT))?;
+        if matches!(resource, Resource::Bridge { .. } | Resource::Veth { .. }) {
+            self.drop_link(resource);
+        } else {
+            self.resources.remove(at);
+        }
+        Ok(())
+    }
+
+    /// A link goes, and takes along what lives on it, at either end.
+    fn drop_link(&mut self, link: &Resource) {
+        let Some(at) = self.resources.iter().position(|(_, other)| other == link) else { return };
+        let (far, _) = self.resources.remove(at);
+        self.resources.retain(|(place, other)| match other.lives_on() {
+            Some((Place::Host, name)) => !link.carries(Place::Host, name),
+            Some((Place::Container, name)) => *place != far || !link.carries(Place::Container, name),
+            None => true,
+        });
     }
 }
 
 impl Kernel for Fake {
-    fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
+    type Netns = Identity;
+
+    fn open(&self, path: &Path) -> Result<Identity, Refusal> {
+        let found = self.namespaces.get(path).ok_or_else(|| Refusal::new(libc::ENOENT))?;
+        Ok(found.unwrap_or(Self::HOST))
+    }
+
+    fn identity(&self, netns: &Identity) -> Identity {
+        *netns
+    }
+
+    fn run(&mut self, steps: &[Step], netns: Option<&Identity>) -> Result<(), Failed> {
         for (at, step) in steps.iter().enumerate() {
             self.step(step, netns).map_err(|refusal| Failed { at, sent: at, refusal })?;
         }
         Ok(())
     }
 
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)> {
+    fn settle(&mut self, plan: &Plan, netns: Option<&Identity>) -> Vec<(Step, Refusal)> {
         let mut left = Vec::new();
         for step in &plan.steps {
-            let result = if self.dead { Err(Refusal::new(libc::EPIPE)) } else { self.change(step, netns) };
-            match result {
-                Err(refusal) if !refusal.is_missing() && refusal.errno != libc::EEXIST => left.push((step.clone(), refusal)),
+            match self.step(step, netns) {
+                Err(refusal) if !refusal.is_missing() && refusal.errno != libc::EEXIST => {
+                    left.push((step.clone(), refusal))
+                }
                 _ => {}
             }
         }
         left
     }
 
-    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+    fn find(
+        &mut self,
+        resources: &[Resource],
+        netns: Option<&Identity>,
+    ) -> Result<Vec<Option<Resource>>, Refusal> {
         let found = resources.iter().map(|wanted| {
-            let place = Self::place(wanted, netns);
-            let same = |(at, other): &&(Option<(u64, u64)>, Resource)| *at == place && other.is_same_thing(wanted);
+            let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
+            let here = |place: &Option<Identity>| !inside || *place == netns.copied();
+            let same =
+                |(place, other): &&(Option<Identity>, Resource)| here(place) && other.is_same_thing(wanted);
             self.resources.iter().find(same).map(|(_, other)| other.clone())
         });
         Ok(found.collect())
     }
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
-        Ok(self.routed.iter().map(|subnet| Known { subnet: *subnet, how: "a route of the test".to_owned() }).collect())
+        Ok(self
+            .routed
+            .iter()
+            .map(|subnet| Known { subnet: *subnet, how: "a route of the test".to_owned() })
+            .collect())
     }
 
-    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
+    fn listener(
+        &mut self,
+        address: IpAddr,
+        ports: PortRange,
+        protocol: Protocol,
+    ) -> Result<Option<(u16, String)>, Refusal> {
         let same = |(at, port, proto): &&(IpAddr, u16, Protocol)| {
             *at == address && ports.contains(*port) && *proto == protocol
         };
@@ -135,7 +277,7 @@ impl Kernel for Fake {
         PortRange { first: 32768, last: 60999 }
     }
 
-    fn has_tables(&mut self, _: &super::TableName) -> Result<bool, Refusal> {
+    fn has_tables(&mut self, _: &TableName) -> Result<bool, Refusal> {
         Ok(self.resources.iter().any(|(_, resource)| *resource == Resource::Firewall))
     }
 
@@ -143,9 +285,9 @@ impl Kernel for Fake {
         Ok(false)
     }
 
-    fn use_tables(&mut self, _: super::TableName) {}
+    fn use_tables(&mut self, _: TableName) {}
 
-    fn host_identity(&self) -> (u64, u64) {
-        (0, 0)
+    fn host_identity(&self) -> Identity {
+        Self::HOST
     }
 }

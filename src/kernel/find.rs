@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{InterfaceName, Place, Resource};
+use rnetkit_drivers::{InterfaceName, MacAddress, Place, Resource};
 
 use super::{
     Linux, Netns, Refusal, address, firewall,
@@ -22,7 +22,12 @@ struct Seen {
 
 impl Seen {
     fn of(socket: &mut Route) -> Result<Self, Refusal> {
-        let links = socket.dump(&link::list())?.iter().filter_map(Link::read).map(|link| (link.name.clone(), link)).collect();
+        let links = socket
+            .dump(&link::list())?
+            .iter()
+            .filter_map(Link::read)
+            .map(|link| (link.name.clone(), link))
+            .collect();
         let addresses = socket.dump(&address::list())?.iter().filter_map(address::read).collect();
         let mut routes = Vec::new();
         for ipv6 in [false, true] {
@@ -37,7 +42,11 @@ impl Seen {
 }
 
 /// For each resource: nothing, itself, or the same thing in another state.
-pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+pub(super) fn find(
+    linux: &mut Linux,
+    resources: &[Resource],
+    netns: Option<&Netns>,
+) -> Result<Vec<Option<Resource>>, Refusal> {
     let host = Seen::of(linux.finding_host()?)?;
     let inside = match netns {
         Some(netns) => Seen::of(&mut netns.inside(Route::open)??)?,
@@ -45,13 +54,15 @@ pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Net
     };
     let mut found = Vec::with_capacity(resources.len());
     let (nft, table) = linux.finding_firewall()?;
-    let firewalled = firewall::is_made(nft, &table)?;
+    let firewalled = firewall::is_whole(nft, &table)?;
     for wanted in resources {
         let seen = if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside } else { &host };
         let is_there = match wanted {
             Resource::Firewall => firewalled,
             Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
-            Resource::Published(publication) => firewalled && firewall::is_published(nft, &table, publication)?,
+            Resource::Published(publication) => {
+                firewalled && firewall::is_published(nft, &table, publication)?
+            }
             Resource::Forwarding { family } => sysctl::forwards(*family)?,
             Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
             Resource::Setting { place: Place::Container, link, setting } => match netns {
@@ -66,6 +77,14 @@ pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Net
                 found.push(port(seen, wanted));
                 continue;
             }
+            Resource::Bridge { .. } => {
+                found.push(bridge(seen, wanted));
+                continue;
+            }
+            Resource::Veth { .. } => {
+                found.push(veth(seen, wanted));
+                continue;
+            }
             other => is_in(seen, other),
         };
         found.push(is_there.then(|| wanted.clone()));
@@ -75,12 +94,6 @@ pub(super) fn find(linux: &mut Linux, resources: &[Resource], netns: Option<&Net
 
 fn is_in(seen: &Seen, resource: &Resource) -> bool {
     match resource {
-        Resource::Bridge { name, mac, mtu, group, .. } => seen.links.get(name.as_str()).is_some_and(|link| {
-            link.kind == "bridge" && link.group == *group && link.mac == mac.0 && link.mtu == *mtu
-        }),
-        Resource::Veth { name, bridge, group, .. } => seen.links.get(name.as_str()).is_some_and(|link| {
-            link.kind == "veth" && link.group == *group && seen.index(bridge) == Some(link.master)
-        }),
         Resource::Address { link, address, .. } => {
             seen.index(link).is_some_and(|index| seen.addresses.contains(&(index, *address)))
         }
@@ -93,17 +106,53 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
 fn default_route(seen: &Seen, wanted: &Resource) -> Option<Resource> {
     let Resource::DefaultRoute { gateway, .. } = wanted else { return None };
     let route = seen.routes.iter().find(|route| {
-        route.is_unicast && route.table == route::MAIN && route.destination.prefix() == 0 && route.destination.is_ipv6() == gateway.is_ipv6()
+        route.is_unicast
+            && route.table == route::MAIN
+            && route.destination.prefix() == 0
+            && route.destination.is_ipv6() == gateway.is_ipv6()
     })?;
     let name = seen.links.values().find(|link| link.index == route.link)?.name.parse().ok()?;
     Some(Resource::DefaultRoute { gateway: route.gateway?, link: name })
 }
 
+/// The bridge as it is; one of another group is somebody else's.
+fn bridge(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+    let Resource::Bridge { name, group, .. } = wanted else { return None };
+    let found = seen.links.get(name.as_str()).filter(|link| link.kind == "bridge" && link.group == *group)?;
+    let mac = MacAddress(found.mac.clone().try_into().ok()?);
+    Some(Resource::Bridge {
+        name: name.clone(),
+        mac,
+        mtu: found.mtu,
+        group: *group,
+        alias: found.alias.clone(),
+    })
+}
+
+/// The pair as it is: perhaps on no bridge, or on another.
+fn veth(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+    let Resource::Veth { name, bridge, peer, mac, mtu, group } = wanted else { return None };
+    let found = seen.links.get(name.as_str()).filter(|link| link.kind == "veth" && link.group == *group)?;
+    let master = seen.links.values().find(|link| link.index == found.master).map(|link| link.name.as_str());
+    let bridge = if master == Some(bridge.as_str()) { bridge.clone() } else { peer.clone() };
+    Some(Resource::Veth {
+        name: name.clone(),
+        bridge,
+        peer: peer.clone(),
+        mac: *mac,
+        mtu: *mtu,
+        group: *group,
+    })
+}
+
 /// The port with the flags that it has.
 fn port(seen: &Seen, wanted: &Resource) -> Option<Resource> {
     let Resource::Port { link, alias, isolated, hairpin, pinned } = wanted else { return None };
-    let found = seen.links.get(link.as_str())?;
-    let right = found.isolated == *isolated && found.hairpin == *hairpin && found.learning != pinned.is_some() && found.alias == *alias;
+    let found = seen.links.get(link.as_str()).filter(|found| found.is_port)?;
+    let right = found.isolated == *isolated
+        && found.hairpin == *hairpin
+        && found.learning != pinned.is_some()
+        && found.alias == *alias;
     let (alias, isolated, hairpin) = (found.alias.clone(), found.isolated, found.hairpin);
     let other = Resource::Port { link: link.clone(), alias, isolated, hairpin, pinned: None };
     Some(if right { wanted.clone() } else { other })

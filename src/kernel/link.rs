@@ -5,7 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo, LinkMessage},
+    link::{
+        InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
+        LinkInfo, LinkMessage,
+    },
 };
 use rnetkit_drivers::{InterfaceName, MacAddress};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
@@ -55,7 +58,12 @@ impl Veth<'_> {
 }
 
 /// A bridge to be made, down.
-pub(super) fn create_bridge(name: &InterfaceName, mac: MacAddress, mtu: u32, group: u32) -> RouteNetlinkMessage {
+pub(super) fn create_bridge(
+    name: &InterfaceName,
+    mac: MacAddress,
+    mtu: u32,
+    group: u32,
+) -> RouteNetlinkMessage {
     let message = LinkBridge::new(name.as_str())
         .address(mac.0.to_vec())
         .mtu(mtu)
@@ -80,6 +88,19 @@ pub(super) fn set_port(index: u32, isolated: bool, hairpin: bool, pinned: bool) 
 /// Sets the text that says whose a link is.
 pub(super) fn set_alias(index: u32, alias: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).alias(alias).build())
+}
+
+/// Makes a link a port of a bridge again.
+pub(super) fn set_master(index: u32, bridge: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(
+        LinkMessageBuilder::<LinkUnspec>::new().index(index).controller(bridge).build(),
+    )
+}
+
+/// Gives a bridge its hardware address and its largest packet again.
+pub(super) fn set_bridge(index: u32, mac: MacAddress, mtu: u32) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::new().index(index);
+    RouteNetlinkMessage::SetLink(builder.address(mac.0.to_vec()).mtu(mtu).build())
 }
 
 /// Brings a link up.
@@ -132,7 +153,8 @@ pub(super) struct Link {
     /// The other end's index, for a veth.
     pub(super) peer: u32,
     pub(super) alias: String,
-    /// Port flags, for a port of a bridge.
+    /// It is a port of a bridge, with these flags.
+    pub(super) is_port: bool,
     pub(super) isolated: bool,
     pub(super) hairpin: bool,
     pub(super) learning: bool,
@@ -169,6 +191,7 @@ impl Link {
         match info {
             LinkInfo::Kind(kind) => self.kind = kind.to_string(),
             LinkInfo::PortData(InfoPortData::BridgePort(flags)) => {
+                self.is_port = true;
                 for flag in flags {
                     match flag {
                         InfoBridgePort::Isolated(on) => self.isolated = *on,

@@ -1,6 +1,6 @@
 //! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
 
-use std::{collections::HashMap, fs, net::IpAddr};
+use std::{collections::HashMap, fs, net::IpAddr, path::Path};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -146,7 +146,11 @@ impl<'a> Run<'a> {
             }
             self.indexes.insert((place, link.name), link.index);
         }
-        result.map_err(|(number, refusal)| Failed { at: owners.get(number).copied().unwrap_or(first), sent: at, refusal })
+        result.map_err(|(number, refusal)| Failed {
+            at: owners.get(number).copied().unwrap_or(first),
+            sent: at,
+            refusal,
+        })
     }
 
     /// Collects a request; what was collected for elsewhere is sent first.
@@ -185,7 +189,9 @@ impl<'a> Run<'a> {
 
     fn look_up(&mut self, place: Place, name: &InterfaceName) -> Result<u32, Refusal> {
         let found = link::find(self.socket(place)?, name)?;
-        found.map(|link| link.index).ok_or_else(|| Refusal::because(libc::ENODEV, format!("there is no link {name} {place}")))
+        found
+            .map(|link| link.index)
+            .ok_or_else(|| Refusal::because(libc::ENODEV, format!("there is no link {name} {place}")))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Failed> {
@@ -222,7 +228,8 @@ impl<'a> Run<'a> {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
                     self.flush()?;
-                    let applied = self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
+                    let applied =
+                        self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
                     applied.map_err(|refusal| self.failed(at, refusal))?;
                 }
             },
@@ -276,6 +283,16 @@ impl<'a> Run<'a> {
                 self.request(Place::Container, message, route::REPLACE)
             }
             Resource::Port { .. } => self.create(to),
+            Resource::Veth { name, bridge, .. } => {
+                let index = self.index(Place::Host, name)?;
+                let bridge = self.index(Place::Host, bridge)?;
+                self.request(Place::Host, link::set_master(index, bridge), 0)
+            }
+            Resource::Bridge { name, mac, mtu, alias, .. } => {
+                let index = self.index(Place::Host, name)?;
+                self.request(Place::Host, link::set_bridge(index, *mac, *mtu), 0)?;
+                self.request(Place::Host, link::set_alias(index, alias), 0)
+            }
             _ => {
                 self.remove(from)?;
                 self.create(to)
@@ -292,12 +309,15 @@ impl<'a> Run<'a> {
             }
             Resource::Forwarding { family } => {
                 self.flush()?;
-                let needed = self.linux.guarded_by_others(*family).map_err(|refusal| self.failed(at, refusal))?;
+                let needed =
+                    self.linux.guarded_by_others(*family).map_err(|refusal| self.failed(at, refusal))?;
                 if !needed {
                     self.now(|| sysctl::forward(*family, false))?;
                 }
             }
-            Resource::Bridge { name, group, .. } | Resource::Veth { name, group, .. } => self.delete_link(name, *group)?,
+            Resource::Bridge { name, group, .. } | Resource::Veth { name, group, .. } => {
+                self.delete_link(name, *group)?
+            }
             Resource::Port { .. } | Resource::Setting { .. } => {}
             Resource::Address { place, link, address } => {
                 let index = self.index(*place, link)?;
@@ -361,7 +381,10 @@ impl Linux {
         let mut links = Vec::new();
         let mut whole = None;
         for step in steps {
-            let Step::Remove(Resource::Bridge { name, group: of, .. } | Resource::Veth { name, group: of, .. }) = step else {
+            let Step::Remove(
+                Resource::Bridge { name, group: of, .. } | Resource::Veth { name, group: of, .. },
+            ) = step
+            else {
                 break;
             };
             if group.is_some_and(|group| group != *of) {
@@ -376,27 +399,52 @@ impl Linux {
         let count = whole.filter(|count| *count > 1)?;
         let bridge = links[count - 1];
         let result = self.host().and_then(|host| link::find(host, bridge)).and_then(|found| match found {
-            Some(found) if Some(found.group) == group => self.delete(&link::delete_group(found.group), found.index),
+            Some(found) if Some(found.group) == group => {
+                self.delete(&link::delete_group(found.group), found.index)
+            }
             _ => Err(Refusal::because(libc::ENODEV, format!("there is no link {bridge} of rnet"))),
         });
         Some((count, result))
     }
 
     /// Does one step as far as it is not done yet, element by element.
-    fn settle(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
-        let alone = |linux: &mut Self| linux.run_each(std::slice::from_ref(step), netns).map_err(|failed| failed.refusal);
-        let parts = match step {
-            Step::Remove(Resource::Member(member)) => firewall::member_parts(&self.table, member, false),
-            Step::Remove(Resource::Published(publication)) => firewall::publication_parts(&self.table, publication, false),
-            Step::Create(Resource::Member(member)) => firewall::member_parts(&self.table, member, true),
-            Step::Create(Resource::Published(publication)) => firewall::publication_parts(&self.table, publication, true),
+    fn settle_step(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
+        let alone = |linux: &mut Self| {
+            linux.run_each(std::slice::from_ref(step), netns).map_err(|failed| failed.refusal)
+        };
+        let (made, unmade) = match step {
+            Step::Remove(Resource::Member(member)) => {
+                (Vec::new(), firewall::member_parts(&self.table, member, false))
+            }
+            Step::Create(Resource::Member(member)) => {
+                let parts = |make| firewall::member_parts(&self.table, member, make);
+                (parts(true), parts(false))
+            }
+            Step::Remove(Resource::Published(publication)) => {
+                (Vec::new(), firewall::publication_parts(&self.table, publication, false))
+            }
+            Step::Create(Resource::Published(publication)) => {
+                let parts = |make| firewall::publication_parts(&self.table, publication, make);
+                (parts(true), parts(false))
+            }
             _ => return alone(self),
         };
         let mut first = Ok(());
-        for part in parts {
-            match self.nft()?.run(&part) {
-                Err((_, refusal)) if !is_settled(&refusal) => first = first.and(Err(refusal)),
-                _ => {}
+        let mut note = |result: Result<(), (usize, Refusal)>| match result {
+            Err((_, refusal)) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
+            _ => {}
+        };
+        if made.is_empty() {
+            unmade.iter().try_for_each(|part| self.nft().map(|nft| note(nft.run(part))))?;
+        }
+        // An element that is there may lead elsewhere than it must.
+        for (make, unmake) in made.iter().zip(&unmade) {
+            match self.nft()?.run(make) {
+                Err((_, refusal)) if refusal.errno == libc::EEXIST => {
+                    note(self.nft()?.run(unmake));
+                    note(self.nft()?.run(make));
+                }
+                result => note(result),
             }
         }
         first
@@ -429,17 +477,27 @@ fn is_settled(refusal: &Refusal) -> bool {
 }
 
 impl Kernel for Linux {
+    type Netns = Netns;
+
+    fn open(&self, path: &Path) -> Result<Netns, Refusal> {
+        Netns::open(path)
+    }
+
+    fn identity(&self, netns: &Netns) -> (u64, u64) {
+        netns.identity()
+    }
+
     fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
         self.run_each(steps, netns)
     }
 
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)> {
+    fn settle(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)> {
         if self.run_each(&plan.steps, netns).is_ok() {
             return Vec::new();
         }
         let mut left = Vec::new();
         for step in &plan.steps {
-            match self.settle(step, netns) {
+            match self.settle_step(step, netns) {
                 Err(refusal) if !is_settled(&refusal) => left.push((step.clone(), refusal)),
                 _ => {}
             }
@@ -447,18 +505,26 @@ impl Kernel for Linux {
         left
     }
 
-    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal> {
+    fn find(
+        &mut self,
+        resources: &[Resource],
+        netns: Option<&Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal> {
         super::find::find(self, resources, netns)
     }
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
         let host = self.host()?;
         let links = host.dump(&link::list())?;
-        let names: HashMap<u32, String> = links.iter().filter_map(Link::read).map(|link| (link.index, link.name)).collect();
+        let names: HashMap<u32, String> =
+            links.iter().filter_map(Link::read).map(|link| (link.index, link.name)).collect();
         let mut known = resolvers();
         for ipv6 in [false, true] {
             let routes = host.dump(&route::list(ipv6))?;
-            let routes = routes.iter().filter_map(route::read).filter(|route| route.is_unicast && route.destination.prefix() > 0);
+            let routes = routes
+                .iter()
+                .filter_map(route::read)
+                .filter(|route| route.is_unicast && route.destination.prefix() > 0);
             known.extend(routes.map(|route| {
                 let link = names.get(&route.link).map_or("another interface", String::as_str);
                 Known { subnet: route.destination, how: format!("the host's route through {link}") }
@@ -467,7 +533,12 @@ impl Kernel for Linux {
         Ok(known)
     }
 
-    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
+    fn listener(
+        &mut self,
+        address: IpAddr,
+        ports: PortRange,
+        protocol: Protocol,
+    ) -> Result<Option<(u16, String)>, Refusal> {
         listeners::find(address, ports, protocol)
     }
 
@@ -477,7 +548,7 @@ impl Kernel for Linux {
     }
 
     fn has_tables(&mut self, table: &TableName) -> Result<bool, Refusal> {
-        firewall::is_made(self.nft()?, table)
+        firewall::exists(self.nft()?, table)
     }
 
     fn guarded_by_others(&mut self, family: Family) -> Result<bool, Refusal> {
@@ -502,7 +573,9 @@ fn resolvers() -> Vec<Known> {
     let text = String::from_utf8_lossy(&text);
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     let addresses = servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
-    addresses.map(|address| Known { subnet: address.into(), how: "a name server of the host".to_owned() }).collect()
+    addresses
+        .map(|address| Known { subnet: address.into(), how: "a name server of the host".to_owned() })
+        .collect()
 }
 
 /// What finding needs of the sockets.

@@ -11,20 +11,33 @@ use super::Refusal;
 const TRIED: u32 = 32;
 
 /// The first of the ports that a process has, and who it is.
-pub(super) fn find(address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
+pub(super) fn find(
+    address: IpAddr,
+    ports: PortRange,
+    protocol: Protocol,
+) -> Result<Option<(u16, String)>, Refusal> {
     if ports.count() <= TRIED {
         return one_by_one(address, ports, protocol);
     }
     one_by_one(address, PortRange::one(ports.first), protocol)?;
-    let taken = sockets(protocol).into_iter().filter(|socket| ports.contains(socket.port) && socket.meets(address));
+    let taken =
+        sockets(protocol).into_iter().filter(|socket| ports.contains(socket.port) && socket.meets(address));
     Ok(taken.min_by_key(|socket| socket.port).map(|socket| (socket.port, process(socket.inode))))
 }
 
-fn one_by_one(address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal> {
+fn one_by_one(
+    address: IpAddr,
+    ports: PortRange,
+    protocol: Protocol,
+) -> Result<Option<(u16, String)>, Refusal> {
     for port in ports.first..=ports.last {
         if !is_free(address, port, protocol)? {
-            let socket = sockets(protocol).into_iter().find(|socket| socket.port == port && socket.meets(address));
-            return Ok(Some((port, socket.map_or_else(|| "a process of the host".to_owned(), |socket| process(socket.inode)))));
+            let socket =
+                sockets(protocol).into_iter().find(|socket| socket.port == port && socket.meets(address));
+            return Ok(Some((
+                port,
+                socket.map_or_else(|| "a process of the host".to_owned(), |socket| process(socket.inode)),
+            )));
         }
     }
     Ok(None)
@@ -38,9 +51,14 @@ fn is_free(address: IpAddr, port: u16, protocol: Protocol) -> Result<bool, Refus
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    let socket = match rustix::net::socket_with(family, kind, rustix::net::SocketFlags::CLOEXEC, Some(number)) {
+    let socket = match rustix::net::socket_with(family, kind, rustix::net::SocketFlags::CLOEXEC, Some(number))
+    {
         // Without the protocol no process can listen on it.
-        Err(rustix::io::Errno::PROTONOSUPPORT | rustix::io::Errno::SOCKTNOSUPPORT | rustix::io::Errno::AFNOSUPPORT) => {
+        Err(
+            rustix::io::Errno::PROTONOSUPPORT
+            | rustix::io::Errno::SOCKTNOSUPPORT
+            | rustix::io::Errno::AFNOSUPPORT,
+        ) => {
             return Ok(true);
         }
         socket => socket?,
@@ -54,7 +72,9 @@ fn is_free(address: IpAddr, port: u16, protocol: Protocol) -> Result<bool, Refus
     match rustix::net::bind(&socket, &std::net::SocketAddr::new(address, port)) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::ADDRINUSE) => Ok(false),
-        Err(rustix::io::Errno::ADDRNOTAVAIL) => Err(Refusal::because(libc::EADDRNOTAVAIL, "it is no address of this host")),
+        Err(rustix::io::Errno::ADDRNOTAVAIL) => {
+            Err(Refusal::because(libc::EADDRNOTAVAIL, "it is no address of this host"))
+        }
         Err(errno) => Err(errno.into()),
     }
 }
@@ -71,7 +91,8 @@ impl Bound {
     fn meets(&self, address: IpAddr) -> bool {
         let same_family = self.address.is_ipv6() == address.is_ipv6();
         let any = self.address.is_unspecified() || address.is_unspecified();
-        self.address == address || any && (same_family || self.address.is_ipv6() && self.address.is_unspecified())
+        self.address == address
+            || any && (same_family || self.address.is_ipv6() && self.address.is_unspecified())
     }
 }
 
@@ -82,8 +103,13 @@ fn sockets(protocol: Protocol) -> Vec<Bound> {
         Protocol::Udp => (&["udp", "udp6"], "07"),
         Protocol::Sctp => (&[], ""),
     };
-    let read = |table: &&str| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-    tables.iter().map(read).flat_map(|text| text.lines().skip(1).filter_map(|line| bound(line, state)).collect::<Vec<_>>()).collect()
+    let read =
+        |table: &&str| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+    tables
+        .iter()
+        .map(read)
+        .flat_map(|text| text.lines().skip(1).filter_map(|line| bound(line, state)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// One line of `/proc/net/tcp`: number, local address, remote address, state, …, inode as the tenth word.
@@ -93,7 +119,11 @@ fn bound(line: &str, wanted: &str) -> Option<Bound> {
         return None;
     }
     let (address, port) = words.get(1)?.split_once(':')?;
-    Some(Bound { address: hex_address(address)?, port: u16::from_str_radix(port, 16).ok()?, inode: words.get(9)?.parse().ok()? })
+    Some(Bound {
+        address: hex_address(address)?,
+        port: u16::from_str_radix(port, 16).ok()?,
+        inode: words.get(9)?.parse().ok()?,
+    })
 }
 
 /// An address as /proc writes it: words of four bytes, each in the machine's own order.
@@ -115,9 +145,13 @@ fn process(inode: u64) -> String {
     let unknown = || "a process of the host".to_owned();
     let Ok(processes) = fs::read_dir("/proc") else { return unknown() };
     for entry in processes.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
-        if files.flatten().any(|file| fs::metadata(file.path()).is_ok_and(|data| data.ino() == inode && is_socket(&file.path()))) {
+        if files.flatten().any(|file| {
+            fs::metadata(file.path()).is_ok_and(|data| data.ino() == inode && is_socket(&file.path()))
+        }) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             return format!("{} (pid {pid})", rnetkit_drivers::model::Escaped(name.trim()));
         }

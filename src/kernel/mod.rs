@@ -13,16 +13,18 @@ mod neighbour;
 mod netlink;
 mod netns;
 mod route;
+mod survey;
 mod sysctl;
 
-use std::{fmt, io, net::IpAddr};
+use std::{fmt, io, net::IpAddr, path::Path};
 
-pub use fake::Fake;
-pub use firewall::TableName;
+pub use fake::{Fake, Killed};
+pub use firewall::{ForeignChain, TableName};
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use netns::Netns;
 use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
+pub use survey::{MarkedLink, Survey};
 
 use crate::{
     error::Error,
@@ -69,6 +71,8 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl std::error::Error for Refusal {}
+
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         let text = error.raw_os_error().is_none().then(|| error.to_string());
@@ -104,22 +108,39 @@ pub struct Known {
 
 /// What the verbs need of a kernel.
 pub trait Kernel {
+    /// An open network namespace.
+    type Netns;
+
+    /// Opens a namespace file.
+    ///
+    /// # Errors
+    /// When there is none, or it is something else.
+    fn open(&self, path: &Path) -> Result<Self::Netns, Refusal>;
+
+    /// Device and inode of a namespace: equal if and only if it is the same one.
+    fn identity(&self, netns: &Self::Netns) -> (u64, u64);
+
     /// Runs the steps in order and stops at the first that fails.
     ///
     /// # Errors
     /// The step that failed.
-    fn run(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed>;
+    fn run(&mut self, steps: &[Step], netns: Option<&Self::Netns>) -> Result<(), Failed>;
 
-    /// Takes steps back as far as they were done: what is not there is no error.
+    /// Runs steps as far as they are not done yet: what is there already, or gone already, is no error. For taking
+    /// back and for mending, where nobody knows how far another got.
     ///
-    /// Returns what could not be taken back, with the reason.
-    fn take_back(&mut self, plan: &Plan, netns: Option<&Netns>) -> Vec<(Step, Refusal)>;
+    /// Returns what could not be done, with the reason.
+    fn settle(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Vec<(Step, Refusal)>;
 
     /// For each resource what exists of it: nothing, itself, or the same thing in another state.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    fn find(&mut self, resources: &[Resource], netns: Option<&Netns>) -> Result<Vec<Option<Resource>>, Refusal>;
+    fn find(
+        &mut self,
+        resources: &[Resource],
+        netns: Option<&Self::Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal>;
 
     /// The subnets that the host has routes to, or resolves names through.
     ///
@@ -131,7 +152,12 @@ pub trait Kernel {
     ///
     /// # Errors
     /// When the kernel cannot be asked, or the address is not one of the host's.
-    fn listener(&mut self, address: IpAddr, ports: PortRange, protocol: Protocol) -> Result<Option<(u16, String)>, Refusal>;
+    fn listener(
+        &mut self,
+        address: IpAddr,
+        ports: PortRange,
+        protocol: Protocol,
+    ) -> Result<Option<(u16, String)>, Refusal>;
 
     /// The ports from which one is chosen when the user names none (`net.ipv4.ip_local_port_range`).
     fn free_port_range(&mut self) -> PortRange;
@@ -158,10 +184,10 @@ pub trait Kernel {
     ///
     /// # Errors
     /// The step that failed and what could not be undone.
-    fn apply(&mut self, plan: &Plan, netns: Option<&Netns>) -> Result<(), Error> {
+    fn apply(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Result<(), Error> {
         let Err(failed) = self.run(&plan.steps, netns) else { return Ok(()) };
         let back = plan.undo(failed.sent.max(failed.at));
-        let left_behind = self.take_back(&back, netns);
+        let left_behind = self.settle(&back, netns);
         Err(Error::apply(&plan.steps[failed.at], failed.refusal, &left_behind))
     }
 }

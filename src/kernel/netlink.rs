@@ -80,7 +80,8 @@ impl Channel {
             if size < HEADER || size > rest.len() {
                 return Err(Refusal::because(libc::EBADMSG, "an answer of the kernel is malformed"));
             }
-            let answer = Answer { sequence: word(8), kind: field(4), flags: field(6), body: &rest[HEADER..size] };
+            let answer =
+                Answer { sequence: word(8), kind: field(4), flags: field(6), body: &rest[HEADER..size] };
             if each(answer) {
                 return Ok(true);
             }
@@ -112,7 +113,12 @@ pub(super) fn refusal(answer: &Answer<'_>) -> Option<Refusal> {
     let text = (answer.flags & CAPPED != 0)
         .then(|| answer.body.get(4 + HEADER..))
         .flatten()
-        .and_then(|attributes| NlasIterator::new(attributes).flatten().find(|nla| nla.kind() == ERROR_TEXT).map(|nla| nla.value().to_vec()))
+        .and_then(|attributes| {
+            NlasIterator::new(attributes)
+                .flatten()
+                .find(|nla| nla.kind() == ERROR_TEXT)
+                .map(|nla| nla.value().to_vec())
+        })
         .map(|text| String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned());
     Some(Refusal { errno: -code, text })
 }
@@ -209,7 +215,10 @@ impl Route {
     }
 
     /// Asks for one thing.
-    pub(super) fn get(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, Refusal> {
+    pub(super) fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, Refusal> {
         let mut requests = Requests::default();
         requests.push(message, 0);
         let mut found = None;
@@ -218,7 +227,10 @@ impl Route {
     }
 
     /// Asks for all of a kind; a dump that was torn by a change is read again.
-    pub(super) fn dump(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+    pub(super) fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
         for _ in 0..TORN_DUMPS {
             let mut requests = Requests::default();
             requests.push(message.clone(), NLM_F_DUMP);

@@ -16,8 +16,12 @@ pub(super) const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 /// The default route through a gateway.
 pub(super) fn default(gateway: IpAddr, index: u32) -> RouteMessage {
     match gateway {
-        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build(),
-        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build(),
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
+        }
     }
 }
 

@@ -23,14 +23,19 @@ fn files(link: &InterfaceName, setting: Setting) -> Vec<(PathBuf, &'static str)>
 
 /// A kernel without IPv6 needs no telling that IPv6 is off.
 fn is_moot(setting: Setting, error: &io::Error) -> bool {
-    let wants_none = matches!(setting, Setting::Ipv6Off | Setting::NoRouterAdvertisements | Setting::NoDuplicateDetection);
+    let wants_none =
+        matches!(setting, Setting::Ipv6Off | Setting::NoRouterAdvertisements | Setting::NoDuplicateDetection);
     wants_none && error.kind() == io::ErrorKind::NotFound && !PathBuf::from("/proc/sys/net/ipv6").exists()
 }
 
 /// Switches.
 pub(super) fn apply(link: &InterfaceName, setting: Setting) -> Result<(), Refusal> {
     for (path, value) in files(link, setting) {
-        match fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes())) {
+        match fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+        {
             Err(error) if !is_moot(setting, &error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 return Err(Refusal::because(errno, format!("{} = {value}", path.display())));
@@ -59,7 +64,8 @@ fn forwarding(family: Family) -> &'static str {
 /// Whether the host forwards packets of the family.
 pub(super) fn forwards(family: Family) -> Result<bool, Refusal> {
     let path = forwarding(family);
-    let text = fs::read_to_string(path).map_err(|error| Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), path))?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), path))?;
     Ok(text.trim() == "1")
 }
 
@@ -67,7 +73,9 @@ pub(super) fn forwards(family: Family) -> Result<bool, Refusal> {
 pub(super) fn forward(family: Family, on: bool) -> Result<(), Refusal> {
     let path = forwarding(family);
     let value = if on { "1" } else { "0" };
-    fs::write(path, value).map_err(|error| Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), format!("{path} = {value}")))
+    fs::write(path, value).map_err(|error| {
+        Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), format!("{path} = {value}"))
+    })
 }
 
 /// The ports from which one is chosen when none is named.

@@ -50,9 +50,11 @@ pub(super) fn make_dir(path: &Path) -> Result<(), Error> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Error::store(path, error))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| Error::store(path, error)),
         Err(error) => Err(Error::store(path, error)),
     }
 }
@@ -197,6 +199,16 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether a directory has any record; looks at one, however many there are.
+pub(super) fn has_any(path: &Path) -> Result<bool, Error> {
+    let mut entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(|error| Error::store(path, error))?,
+    };
+    let is_record = |name: &str| !name.starts_with('.') && !name.ends_with(".damaged");
+    Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_record))))
+}
+
 /// The names in a directory that are records (not temporary, damaged or lock files), sorted.
 pub(super) fn names(path: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(path) {
@@ -204,7 +216,8 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>, Error> {
         entries => entries.map_err(|error| Error::store(path, error))?,
     };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect();
     names.sort_unstable();
     Ok(names)
 }
@@ -223,7 +236,14 @@ impl Drop for Lock {
 /// Locks a file, made for that if need be.
 pub(super) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
     let open = || {
-        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
     };
     lock_with(path, what, open)
 }

@@ -206,7 +206,11 @@ impl Store {
     /// When it cannot be written.
     pub fn define(&self, network: &Network) -> Result<(), Error> {
         file::make_dir(&self.root.join("networks"))?;
-        file::write(&self.definition_path(&network.name), &Definition { network: network.clone() }, Durable::Yes)
+        file::write(
+            &self.definition_path(&network.name),
+            &Definition { network: network.clone() },
+            Durable::Yes,
+        )
     }
 
     /// Forgets a definition.
@@ -250,6 +254,14 @@ impl Store {
         file::read(&self.run.join("host.json"))
     }
 
+    /// The name of rnet's tables.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn table(&self) -> Result<TableName, Error> {
+        Ok(self.host_state()?.map_or_else(TableName::default, |state| state.table))
+    }
+
     /// Remembers what was made for all networks.
     ///
     /// # Errors
@@ -265,7 +277,9 @@ impl Store {
     pub fn clear_host_state(&self) -> Result<(), Error> {
         let ports = self.run.join("ports");
         match fs::remove_dir_all(&ports) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(ports, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::store(ports, error));
+            }
             _ => {}
         }
         file::remove_with_rest(&self.run.join("host.json"))
@@ -279,11 +293,31 @@ impl Store {
         for part in ["networks", "pending", "containers", "running", "ports"] {
             let path = self.run.join(part);
             match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::store(path, error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::store(path, error));
+                }
                 _ => {}
             }
         }
         self.clear_host_state()
+    }
+
+    /// Removes both directories' contents: rnet was never here.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn erase(&self) -> Result<(), Error> {
+        self.forget_life()?;
+        for (folder, names) in [(&self.run, &[".lock"][..]), (&self.root, &["host.json", ".lock"][..])] {
+            names.iter().try_for_each(|name| file::remove_with_rest(&folder.join(name)))?;
+        }
+        let definitions = self.root.join("networks");
+        match fs::remove_dir_all(&definitions) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::store(definitions, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Locks the addresses and endpoints of a network.
@@ -301,7 +335,10 @@ impl Store {
     /// # Errors
     /// When another process does not let go of them.
     pub fn lock_living_network(&self, network: &Network) -> Result<Option<Lock>, Error> {
-        file::lock_existing(&self.network_dir(&network.id).join(".lock"), &format!("network {}", network.name))
+        file::lock_existing(
+            &self.network_dir(&network.id).join(".lock"),
+            &format!("network {}", network.name),
+        )
     }
 
     /// Says that a living process removes the network, as long as the lock is held.
@@ -427,7 +464,7 @@ impl Store {
     /// # Errors
     /// When the directories cannot be read.
     pub fn has_endpoints(&self, network: &Id) -> Result<bool, Error> {
-        if !file::names(&self.network_dir(network).join("endpoints"))?.is_empty() {
+        if file::has_any(&self.network_dir(network).join("endpoints"))? {
             return Ok(true);
         }
         Ok(self.pending_states()?.iter().any(|state| state.endpoint.network == *network))

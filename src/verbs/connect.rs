@@ -13,7 +13,7 @@ use crate::{
     container_ref::ContainerRef,
     error::Error,
     ipam,
-    kernel::{Kernel, Netns},
+    kernel::Kernel,
     plan::Plan,
     store::{EndpointState, Pending},
 };
@@ -89,9 +89,9 @@ pub struct Connected {
 }
 
 /// A container, its namespace open.
-struct Target {
+struct Target<N> {
     key: String,
-    netns: Netns,
+    netns: N,
     container: Container,
 }
 
@@ -117,7 +117,12 @@ impl<K: Kernel> Rnet<K> {
         result
     }
 
-    fn connect_locked(&mut self, wanted: &Connect, network: &Network, target: &Target) -> Result<Connected, Error> {
+    fn connect_locked(
+        &mut self,
+        wanted: &Connect,
+        network: &Network,
+        target: &Target<K::Netns>,
+    ) -> Result<Connected, Error> {
         let others = self.store.endpoints_of(&target.key)?;
         refuse_second(network, &others)?;
         let first = !self.is_up(network)?;
@@ -132,7 +137,13 @@ impl<K: Kernel> Rnet<K> {
     /// Reserve, apply, commit. Where the kernel lacks what the network needs (somebody deleted it), that is made
     /// again and the attach tried once more; where the container has an interface of the chosen name, the next
     /// free one is taken.
-    fn attach(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState]) -> Result<Connected, Error> {
+    fn attach(
+        &mut self,
+        wanted: &Connect,
+        network: &Network,
+        target: &Target<K::Netns>,
+        others: &[EndpointState],
+    ) -> Result<Connected, Error> {
         let mut skip = Vec::new();
         let mut healed = false;
         loop {
@@ -151,7 +162,9 @@ impl<K: Kernel> Rnet<K> {
             self.store.forget(pending)?;
             let error = self.explain(error, network, target, &endpoint);
             match &error {
-                Error::InterfaceTaken { .. } if wanted.interface.is_none() && skip.len() < 64 => skip.push(endpoint.interface),
+                Error::InterfaceTaken { .. } if wanted.interface.is_none() && skip.len() < 64 => {
+                    skip.push(endpoint.interface)
+                }
                 Error::Apply { reason, .. } if !healed && reason.is_missing() => {
                     healed = true;
                     self.heal(network)?;
@@ -162,7 +175,13 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// What a refusal means for the user.
-    fn explain(&mut self, error: Error, network: &Network, target: &Target, endpoint: &Endpoint) -> Error {
+    fn explain(
+        &mut self,
+        error: Error,
+        network: &Network,
+        target: &Target<K::Netns>,
+        endpoint: &Endpoint,
+    ) -> Error {
         let Error::Apply { step, reason, .. } = &error else { return error };
         let name = target.container.name.clone();
         let veth = Resource::Veth {
@@ -200,21 +219,23 @@ impl<K: Kernel> Rnet<K> {
             return Ok(());
         }
         let what = match network.driver.as_str() {
-            "host" => "a container cannot be connected to network host: it must be started there (rnet run --network host)",
+            "host" => {
+                "a container cannot be connected to network host: it must be started there (rnet run --network host)"
+            }
             _ => "a container cannot be connected to network none: that means to have no network",
         };
         Err(Error::Unsupported { what: what.to_owned() })
     }
 
-    fn target(&mut self, wanted: &Connect) -> Result<Target, Error> {
+    fn target(&mut self, wanted: &Connect) -> Result<Target<K::Netns>, Error> {
         let started = match wanted.process {
             Some(process) => Some(process),
             None => self.process_of(&wanted.container)?,
         };
         let process = started.map(|(pid, _)| pid);
-        let (netns, path) = wanted.container.open(process, self.kernel.host_identity())?;
+        let (netns, path) = wanted.container.open(process, &self.kernel)?;
         let key = wanted.container.key();
-        let (device, inode) = netns.identity();
+        let (device, inode) = self.kernel.identity(&netns);
         let id = match started {
             Some((_, id)) => id,
             None => match self.store.endpoints_of(&key)?.first() {
@@ -228,7 +249,12 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The plan, with choices made as if now, and none of them kept.
-    fn show(&mut self, wanted: &Connect, network: &Network, target: &Target) -> Result<Connected, Error> {
+    fn show(
+        &mut self,
+        wanted: &Connect,
+        network: &Network,
+        target: &Target<K::Netns>,
+    ) -> Result<Connected, Error> {
         let others = self.store.endpoints_of(&target.key)?;
         refuse_second(network, &others)?;
         let (network, up) = self.up_plan(network)?;
@@ -247,11 +273,18 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The record as far as nothing has to be chosen under a lock.
-    fn draft(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState], skip: &[InterfaceName]) -> Result<EndpointState, Error> {
+    fn draft(
+        &mut self,
+        wanted: &Connect,
+        network: &Network,
+        target: &Target<K::Netns>,
+        others: &[EndpointState],
+        skip: &[InterfaceName],
+    ) -> Result<EndpointState, Error> {
         let settings = Settings::of(network)?;
         let asked = EndpointSettings::read(&wanted.options)?.interface;
         let interface = match wanted.interface.clone().or(asked) {
-            Some(name) => free_interface(name, target, others)?,
+            Some(name) => free_interface(name, &target.container, others)?,
             None => next_interface(&settings, others, skip)?,
         };
         refuse_contradictions(wanted, network)?;
@@ -281,7 +314,14 @@ impl<K: Kernel> Rnet<K> {
 
     /// Chooses addresses and ports, and writes down everything that may come to exist. Under the network's lock, so
     /// that nobody removes the network between.
-    fn reserve(&mut self, wanted: &Connect, network: &Network, target: &Target, others: &[EndpointState], skip: &[InterfaceName]) -> Result<Pending, Error> {
+    fn reserve(
+        &mut self,
+        wanted: &Connect,
+        network: &Network,
+        target: &Target<K::Netns>,
+        others: &[EndpointState],
+        skip: &[InterfaceName],
+    ) -> Result<Pending, Error> {
         let mut state = self.draft(wanted, network, target, others, skip)?;
         let gone = || Error::NetworkNotFound { name: network.name.to_string() };
         let _lock = self.store.lock_living_network(network)?.ok_or_else(gone)?;
@@ -295,7 +335,13 @@ impl<K: Kernel> Rnet<K> {
         }
     }
 
-    fn reserve_into(&mut self, state: &mut EndpointState, wanted: &Connect, network: &Network, others: &[EndpointState]) -> Result<(), Error> {
+    fn reserve_into(
+        &mut self,
+        state: &mut EndpointState,
+        wanted: &Connect,
+        network: &Network,
+        others: &[EndpointState],
+    ) -> Result<(), Error> {
         for pool in &network.pools {
             let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
             let address = self.take_address(network, pool, static_address)?;
@@ -311,14 +357,19 @@ impl<K: Kernel> Rnet<K> {
     /// Gives back what was reserved before a failure. The caller holds the network's lock.
     fn let_go(&mut self, state: &EndpointState, network: &Network, error: Error) -> Error {
         let given_back = self.release_addresses(network, &state.endpoint, Rest::No);
-        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports)) {
+        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports, Rest::No)) {
             Ok(()) => error,
             Err(also) => also,
         }
     }
 
     /// Takes an address of the pool: the one asked for, or the lowest free one. The caller holds the lock.
-    fn take_address(&mut self, network: &Network, pool: &Pool, asked: Option<IpAddr>) -> Result<IpAddr, Error> {
+    fn take_address(
+        &mut self,
+        network: &Network,
+        pool: &Pool,
+        asked: Option<IpAddr>,
+    ) -> Result<IpAddr, Error> {
         match asked {
             Some(address) => self.take_static(network, pool, address),
             None => self.take_lowest(network, pool),
@@ -329,11 +380,17 @@ impl<K: Kernel> Rnet<K> {
         check_static(network, pool, address)?;
         let offset = ipam::offset_of(&pool.subnet, address).unwrap_or(u128::MAX);
         let taken = match u32::try_from(offset) {
-            Ok(offset) if offset < size(pool) => self.store.with_addresses(&network.id, &pool.subnet, size(pool), super::uptime(), |numbers| {
-                let taken = numbers.has(offset);
-                numbers.take(offset);
-                Ok(taken)
-            })?,
+            Ok(offset) if offset < size(pool) => self.store.with_addresses(
+                &network.id,
+                &pool.subnet,
+                size(pool),
+                super::uptime(),
+                |numbers| {
+                    let taken = numbers.has(offset);
+                    numbers.take(offset);
+                    Ok(taken)
+                },
+            )?,
             _ => true,
         };
         if !taken {
@@ -342,7 +399,11 @@ impl<K: Kernel> Rnet<K> {
         // Perhaps a dead process took it and wrote no record: the records have the last word.
         let holder = self.store.all_endpoints(&network.id)?;
         match holder.iter().find(|state| state.endpoint.addresses.iter().any(|other| other.ip() == address)) {
-            Some(state) => Err(Error::AddressTaken { address, by: state.endpoint.container.name.clone(), network: network.name.to_string() }),
+            Some(state) => Err(Error::AddressTaken {
+                address,
+                by: state.endpoint.container.name.clone(),
+                network: network.name.to_string(),
+            }),
             None => Ok(address),
         }
     }
@@ -350,7 +411,9 @@ impl<K: Kernel> Rnet<K> {
     fn take_lowest(&mut self, network: &Network, pool: &Pool) -> Result<IpAddr, Error> {
         let now = super::uptime();
         let take = |store: &crate::store::Store| {
-            store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| Ok(lowest(numbers, pool).inspect(|n| numbers.take(*n))))
+            store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
+                Ok(lowest(numbers, pool).inspect(|n| numbers.take(*n)))
+            })
         };
         let mut found = take(&self.store)?;
         if found.is_none() {
@@ -366,7 +429,11 @@ impl<K: Kernel> Rnet<K> {
             Some(address) => Ok(address),
             None => {
                 let used = self.used(network, pool)?.len();
-                Err(Error::PoolExhausted { network: network.name.to_string(), pool: pool.range.unwrap_or(pool.subnet), used })
+                Err(Error::PoolExhausted {
+                    network: network.name.to_string(),
+                    pool: pool.range.unwrap_or(pool.subnet),
+                    used,
+                })
             }
         }
     }
@@ -375,23 +442,42 @@ impl<K: Kernel> Rnet<K> {
     fn used(&self, network: &Network, pool: &Pool) -> Result<Vec<u32>, Error> {
         let endpoints = self.store.all_endpoints(&network.id)?;
         let addresses = endpoints.iter().flat_map(|state| state.endpoint.addresses.iter().map(IpNetwork::ip));
-        Ok(addresses.filter_map(|address| u32::try_from(ipam::offset_of(&pool.subnet, address)?).ok()).collect())
+        Ok(addresses
+            .filter_map(|address| u32::try_from(ipam::offset_of(&pool.subnet, address)?).ok())
+            .collect())
     }
 
     /// The address that would be taken now.
-    fn preview_address(&mut self, network: &Network, pool: &Pool, asked: Option<IpAddr>) -> Result<IpAddr, Error> {
+    fn preview_address(
+        &mut self,
+        network: &Network,
+        pool: &Pool,
+        asked: Option<IpAddr>,
+    ) -> Result<IpAddr, Error> {
         if let Some(address) = asked {
             check_static(network, pool, address)?;
             return Ok(address);
         }
         let used = self.used(network, pool)?;
-        let free = ipam::window(pool).filter(|offset| !u32::try_from(*offset).is_ok_and(|offset| used.contains(&offset)));
-        let mut free = free.filter_map(|offset| ipam::address_at(&pool.subnet, offset)).filter(|address| ipam::reserved(pool, *address).is_none());
-        free.next().ok_or_else(|| Error::PoolExhausted { network: network.name.to_string(), pool: pool.range.unwrap_or(pool.subnet), used: used.len() })
+        let free = ipam::window(pool)
+            .filter(|offset| !u32::try_from(*offset).is_ok_and(|offset| used.contains(&offset)));
+        let mut free = free
+            .filter_map(|offset| ipam::address_at(&pool.subnet, offset))
+            .filter(|address| ipam::reserved(pool, *address).is_none());
+        free.next().ok_or_else(|| Error::PoolExhausted {
+            network: network.name.to_string(),
+            pool: pool.range.unwrap_or(pool.subnet),
+            used: used.len(),
+        })
     }
 
     /// The resources of the container's endpoints before and after, as far as they differ.
-    fn with_gateways(&self, network: &Network, pending: &Pending, others: &[EndpointState]) -> Result<(Vec<Resource>, Vec<Resource>), Error> {
+    fn with_gateways(
+        &self,
+        network: &Network,
+        pending: &Pending,
+        others: &[EndpointState],
+    ) -> Result<(Vec<Resource>, Vec<Resource>), Error> {
         let (_, changed) = self.gateways(network, &pending.state.endpoint, others)?;
         let mut before = Vec::new();
         let mut after = Vec::new();
@@ -420,7 +506,8 @@ impl<K: Kernel> Rnet<K> {
         let Some(state) = self.store.network_state(&network.id)? else { return Ok(()) };
         let mut wanted = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
         wanted.extend(state.made);
-        let found = self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at the host", refusal))?;
+        let found =
+            self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at the host", refusal))?;
         let found: Vec<Resource> = found.into_iter().flatten().collect();
         self.kernel.apply(&Plan::between(&found, &wanted), None)
     }
@@ -436,11 +523,14 @@ fn lowest(numbers: &crate::store::Numbers, pool: &Pool) -> Option<u32> {
     let window = ipam::window(pool);
     let range = u32::try_from(window.start).ok()?..u32::try_from(window.end).unwrap_or(u32::MAX);
     let address = |offset| ipam::address_at(&pool.subnet, u128::from(offset));
-    numbers.lowest_free(range, |offset| address(offset).is_some_and(|address| ipam::reserved(pool, address).is_none()))
+    numbers.lowest_free(range, |offset| {
+        address(offset).is_some_and(|address| ipam::reserved(pool, address).is_none())
+    })
 }
 
 fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), Error> {
-    let refuse = |reason: String| Err(Error::AddressRefused { address, network: network.name.to_string(), reason });
+    let refuse =
+        |reason: String| Err(Error::AddressRefused { address, network: network.name.to_string(), reason });
     if !pool.subnet.contains(address) {
         return refuse(format!("it is not in subnet {}", pool.subnet));
     }
@@ -449,9 +539,10 @@ fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), E
 
 fn refuse_second(network: &Network, others: &[EndpointState]) -> Result<(), Error> {
     match others.iter().find(|other| other.endpoint.network == network.id) {
-        Some(other) => {
-            Err(Error::AlreadyConnected { container: other.endpoint.container.name.clone(), network: network.name.to_string() })
-        }
+        Some(other) => Err(Error::AlreadyConnected {
+            container: other.endpoint.container.name.clone(),
+            network: network.name.to_string(),
+        }),
         None => Ok(()),
     }
 }
@@ -460,7 +551,9 @@ fn refuse_second(network: &Network, others: &[EndpointState]) -> Result<(), Erro
 fn refuse_contradictions(wanted: &Connect, network: &Network) -> Result<(), Error> {
     for (address, six, family) in [(wanted.ip, false, "IPv4"), (wanted.ip6, true, "IPv6")] {
         let Some(address) = address else { continue };
-        let refuse = |reason: String| Err(Error::AddressRefused { address, network: network.name.to_string(), reason });
+        let refuse = |reason: String| {
+            Err(Error::AddressRefused { address, network: network.name.to_string(), reason })
+        };
         if address.is_ipv6() != six {
             return refuse(format!("it is no {family} address"));
         }
@@ -469,22 +562,33 @@ fn refuse_contradictions(wanted: &Connect, network: &Network) -> Result<(), Erro
         }
     }
     if network.internal && !wanted.ports.is_empty() {
-        let what = format!("network {} is internal: port {} cannot be published there", network.name, wanted.ports[0]);
+        let what = format!(
+            "network {} is internal: port {} cannot be published there",
+            network.name, wanted.ports[0]
+        );
         return Err(Error::Unsupported { what });
     }
     Ok(())
 }
 
 /// The name that was asked for, if none of the container's other endpoints has it.
-fn free_interface(name: InterfaceName, target: &Target, others: &[EndpointState]) -> Result<InterfaceName, Error> {
+fn free_interface(
+    name: InterfaceName,
+    container: &Container,
+    others: &[EndpointState],
+) -> Result<InterfaceName, Error> {
     if others.iter().any(|other| other.endpoint.interface == name) {
-        return Err(Error::InterfaceTaken { container: target.container.name.clone(), interface: name.to_string() });
+        return Err(Error::InterfaceTaken { container: container.name.clone(), interface: name.to_string() });
     }
     Ok(name)
 }
 
 /// The network's prefix with the lowest number that no other endpoint of the container has.
-fn next_interface(settings: &Settings, others: &[EndpointState], skip: &[InterfaceName]) -> Result<InterfaceName, Error> {
+fn next_interface(
+    settings: &Settings,
+    others: &[EndpointState],
+    skip: &[InterfaceName],
+) -> Result<InterfaceName, Error> {
     let mut number = 0u32;
     loop {
         let name: InterfaceName = format!("{}{number}", settings.interface_prefix).parse()?;

@@ -87,7 +87,10 @@ impl<K: Kernel> Rnet<K> {
         let Some(state) = self.container_state(container)? else { return Ok(None) };
         match state.pid() {
             Some(pid) => Ok(Some((pid, state.id))),
-            None => Err(Error::ContainerNotFound { name: container.to_string(), reason: ": it is not running".to_owned() }),
+            None => Err(Error::ContainerNotFound {
+                name: container.to_string(),
+                reason: ": it is not running".to_owned(),
+            }),
         }
     }
 
@@ -135,16 +138,6 @@ impl<K: Kernel> Rnet<K> {
             self.update_container(&ended)?;
         }
         self.store.unwatch(key)
-    }
-
-    /// Brings the loopback interface of a namespace without networks up.
-    ///
-    /// # Errors
-    /// When the namespace cannot be entered, or the kernel refuses.
-    pub fn bring_loopback_up(&mut self, netns: std::os::fd::OwnedFd) -> Result<(), Error> {
-        let netns = Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
-        let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
-        self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
     }
 
     /// Forgets a container that has ended.
@@ -211,9 +204,22 @@ impl<K: Kernel> Rnet<K> {
     }
 }
 
+impl<K: Kernel<Netns = Netns>> Rnet<K> {
+    /// Brings the loopback interface of a namespace without networks up.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the kernel refuses.
+    pub fn bring_loopback_up(&mut self, netns: std::os::fd::OwnedFd) -> Result<(), Error> {
+        let netns =
+            Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
+        let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
+        self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
+    }
+}
+
 /// Ends a process that lost its watcher. Its number was compared with its start a moment ago; a pidfd makes sure that
 /// no other process got the number since.
-fn kill(pid: u32) {
+pub(super) fn kill(pid: u32) {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let before = started_at(pid);
     if let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw)

@@ -19,11 +19,17 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// # Errors
     /// When the container is not in the network, or a step fails.
-    pub fn disconnect(&mut self, reference: &str, container: &ContainerRef, mode: Mode) -> Result<Plan, Error> {
+    pub fn disconnect(
+        &mut self,
+        reference: &str,
+        container: &ContainerRef,
+        mode: Mode,
+    ) -> Result<Plan, Error> {
         self.wake()?;
         let network = self.network(reference)?;
         let key = container.key();
-        let not_connected = || Error::NotConnected { container: container.to_string(), network: network.name.to_string() };
+        let not_connected =
+            || Error::NotConnected { container: container.to_string(), network: network.name.to_string() };
         if mode == Mode::Show {
             let state = self.store.endpoint(&network.id, &key)?.ok_or_else(not_connected)?;
             return Ok(Plan::between(&state.made, &[]));
@@ -43,9 +49,26 @@ impl<K: Kernel> Rnet<K> {
         Ok(plan)
     }
 
+    /// Disconnects by the container's key alone, where the record is enough.
+    pub(super) fn disconnect_key(&mut self, network: &rnetkit_drivers::Id, key: &str) -> Result<(), Error> {
+        let made = self.store.network_state(network)?.map(|state| state.network);
+        {
+            let _lock = self.store.lock_container(key)?;
+            if let Some(pending) = self.store.recall(network, key)? {
+                self.unmake(pending)?;
+            }
+        }
+        made.map_or(Ok(()), |network| self.down_if_unused(&network))
+    }
+
     /// The pre-defined bridge is there while it is used.
     pub(super) fn down_if_unused(&mut self, network: &Network) -> Result<(), Error> {
-        if network.name.as_str() != "bridge" || self.store.has_endpoints(&network.id)? {
+        if super::networks::is_builtin(network) { self.take_down(network) } else { Ok(()) }
+    }
+
+    /// Unmakes what was made for a network that nobody is connected to. Its definition stays.
+    pub(super) fn take_down(&mut self, network: &Network) -> Result<(), Error> {
+        if self.store.has_endpoints(&network.id)? {
             return Ok(());
         }
         let _host = self.store.lock_host()?;
@@ -71,11 +94,16 @@ impl<K: Kernel> Rnet<K> {
             let _lock = self.store.lock_network(&network)?;
             self.release_addresses(&network, endpoint, rest)?;
         }
-        self.release_ports(&endpoint.ports)
+        self.release_ports(&endpoint.ports, rest)
     }
 
     /// Gives addresses back. The caller holds the network's lock.
-    pub(super) fn release_addresses(&mut self, network: &Network, endpoint: &Endpoint, rest: Rest) -> Result<(), Error> {
+    pub(super) fn release_addresses(
+        &mut self,
+        network: &Network,
+        endpoint: &Endpoint,
+        rest: Rest,
+    ) -> Result<(), Error> {
         for pool in &network.pools {
             let address = endpoint.address(pool.subnet.is_ipv6());
             let offset = address.and_then(|address| ipam::offset_of(&pool.subnet, address.ip()));
@@ -105,14 +133,22 @@ pub(super) enum Rest {
 impl<K: Kernel> Rnet<K> {
     /// Which gateways the endpoint gives its container, beside the others; and those others whose part in it
     /// changes, as they will be.
-    pub(super) fn gateways(&self, network: &Network, endpoint: &Endpoint, others: &[EndpointState]) -> Result<(Vec<IpAddr>, Vec<EndpointState>), Error> {
+    pub(super) fn gateways(
+        &self,
+        network: &Network,
+        endpoint: &Endpoint,
+        others: &[EndpointState],
+    ) -> Result<(Vec<IpAddr>, Vec<EndpointState>), Error> {
         if others.is_empty() {
             let own = [Candidate { network, endpoint }];
             return Ok((chosen(&own, endpoint), Vec::new()));
         }
         let networks = self.networks_of(others)?;
-        let mut candidates: Vec<Candidate<'_>> =
-            others.iter().zip(&networks).map(|(state, network)| Candidate { network, endpoint: &state.endpoint }).collect();
+        let mut candidates: Vec<Candidate<'_>> = others
+            .iter()
+            .zip(&networks)
+            .map(|(state, network)| Candidate { network, endpoint: &state.endpoint })
+            .collect();
         candidates.push(Candidate { network, endpoint });
         let changed = changed(&candidates, others, &networks)?;
         Ok((chosen(&candidates, endpoint), changed))
@@ -130,13 +166,19 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The endpoints that become the gateways of their containers when these go.
-    pub(super) fn hand_over_gateways(&self, going: &[Pending]) -> Result<Vec<(EndpointState, EndpointState)>, Error> {
+    pub(super) fn hand_over_gateways(
+        &self,
+        going: &[Pending],
+    ) -> Result<Vec<(EndpointState, EndpointState)>, Error> {
         let mut list = Vec::new();
         for pending in going {
             let others = self.store.endpoints_of(&pending.state.key)?;
             let networks = self.networks_of(&others)?;
-            let candidates: Vec<Candidate<'_>> =
-                others.iter().zip(&networks).map(|(state, network)| Candidate { network, endpoint: &state.endpoint }).collect();
+            let candidates: Vec<Candidate<'_>> = others
+                .iter()
+                .zip(&networks)
+                .map(|(state, network)| Candidate { network, endpoint: &state.endpoint })
+                .collect();
             for state in changed(&candidates, &others, &networks)? {
                 let before = others.iter().find(|other| other.endpoint.id == state.endpoint.id);
                 list.extend(before.map(|before| (before.clone(), state.clone())));
@@ -152,9 +194,9 @@ impl<K: Kernel> Rnet<K> {
             let routes = |made: &[Resource]| -> Vec<Resource> {
                 made.iter().filter(|r| matches!(r, Resource::DefaultRoute { .. })).cloned().collect()
             };
-            if let Some(netns) = Self::still_there(&after.endpoint.container) {
+            if let Some(netns) = self.still_there(&after.endpoint.container) {
                 let plan = Plan::between(&routes(&before.made), &routes(&after.made));
-                for (step, refusal) in self.kernel.take_back(&plan, Some(&netns)) {
+                for (step, refusal) in self.kernel.settle(&plan, Some(&netns)) {
                     tracing::warn!("container {}: {step}: {refusal}", after.endpoint.container.name);
                 }
             }
@@ -197,7 +239,11 @@ fn chosen(candidates: &[Candidate<'_>], endpoint: &Endpoint) -> Vec<IpAddr> {
 }
 
 /// The states whose gateways are no longer what they were, as they will be.
-fn changed(candidates: &[Candidate<'_>], states: &[EndpointState], networks: &[Network]) -> Result<Vec<EndpointState>, Error> {
+fn changed(
+    candidates: &[Candidate<'_>],
+    states: &[EndpointState],
+    networks: &[Network],
+) -> Result<Vec<EndpointState>, Error> {
     let mut list = Vec::new();
     for (state, network) in states.iter().zip(networks) {
         let gateways = chosen(candidates, &state.endpoint);

@@ -9,7 +9,7 @@ use super::Rnet;
 use crate::{
     error::Error,
     ipam,
-    kernel::{Kernel, Netns, TableName},
+    kernel::{Kernel, TableName},
     plan::{Plan, Step},
     store::{HostState, Identity, Life, NetworkState, Pending},
 };
@@ -76,7 +76,7 @@ impl<K: Kernel> Rnet<K> {
     /// Unmakes an endpoint by its record, and forgets it.
     pub(super) fn unmake_in(&mut self, pending: Pending) -> Result<(), Error> {
         let plan = Plan::between(&pending.state.made, &[]);
-        let left = self.kernel.take_back(&plan, None);
+        let left = self.kernel.settle(&plan, None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -122,8 +122,8 @@ impl<K: Kernel> Rnet<K> {
 
     /// A network that was removed meanwhile is not made again.
     fn refuse_removed(&self, network: &Network) -> Result<(), Error> {
-        let builtin = super::BUILTIN.iter().any(|(name, _)| *name == network.name.as_str());
-        let defined = builtin || self.store.definition(&network.name)?.is_some_and(|other| other.id == network.id);
+        let defined = super::is_builtin(network)
+            || self.store.definition(&network.name)?.is_some_and(|other| other.id == network.id);
         if defined { Ok(()) } else { Err(Error::NetworkNotFound { name: network.name.to_string() }) }
     }
 
@@ -136,14 +136,15 @@ impl<K: Kernel> Rnet<K> {
         let list = Self::driver(&network)?.network(&network)?;
         let made = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
         let forwarded = self.forwarded(&list)?;
-        let wanted = list.into_iter().filter(|resource| !made.contains(resource) && !forwarded.contains(resource));
+        let wanted =
+            list.into_iter().filter(|resource| !made.contains(resource) && !forwarded.contains(resource));
         let wanted: Vec<Resource> = wanted.collect();
         Ok((network, Plan::between(&[], &wanted)))
     }
 
     /// Unmakes what was made for a network. The caller holds the locks of host and network.
     pub(super) fn tear_down(&mut self, state: &NetworkState) -> Result<(), Error> {
-        let left = self.kernel.take_back(&Plan::between(&state.made, &[]), None);
+        let left = self.kernel.settle(&Plan::between(&state.made, &[]), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -155,7 +156,9 @@ impl<K: Kernel> Rnet<K> {
     fn share(&mut self, shared: &[Resource]) -> Result<(), Error> {
         let mut state = match self.store.host_state()? {
             Some(state) => state,
-            None => HostState { life: self.life()?, table: self.free_table()?, pending: true, made: Vec::new() },
+            None => {
+                HostState { life: self.life()?, table: self.free_table()?, pending: true, made: Vec::new() }
+            }
         };
         let forwarded = self.forwarded(shared)?;
         let missing: Vec<Resource> =
@@ -171,7 +174,11 @@ impl<K: Kernel> Rnet<K> {
         if let Err(error) = self.kernel.apply(&Plan::between(&before, &state.made), None) {
             state.made = before;
             state.pending = false;
-            if state.made.is_empty() { self.store.clear_host_state()? } else { self.store.set_host_state(&state)? }
+            if state.made.is_empty() {
+                self.store.clear_host_state()?
+            } else {
+                self.store.set_host_state(&state)?
+            }
             return Err(error);
         }
         state.pending = false;
@@ -181,19 +188,27 @@ impl<K: Kernel> Rnet<K> {
     /// Forwarding that the administrator switched on is not ours: nothing to make, nothing to guard, and later
     /// nothing to switch off.
     fn forwarded(&mut self, list: &[Resource]) -> Result<Vec<Resource>, Error> {
-        let wanted: Vec<Resource> = list.iter().filter(|r| matches!(r, Resource::Forwarding { .. })).cloned().collect();
+        let wanted: Vec<Resource> =
+            list.iter().filter(|r| matches!(r, Resource::Forwarding { .. })).cloned().collect();
         let made = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
         let ours = |resource: &Resource| made.contains(resource);
         let wanted: Vec<Resource> = wanted.into_iter().filter(|resource| !ours(resource)).collect();
         if wanted.is_empty() {
             return Ok(wanted);
         }
-        let found = self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at forwarding", refusal))?;
+        let found = self
+            .kernel
+            .find(&wanted, None)
+            .map_err(|refusal| Error::kernel("look at forwarding", refusal))?;
         let mut list = Vec::new();
         for resource in found.into_iter().flatten() {
             let Resource::Forwarding { family } = resource else { continue };
             // Switched on by another instance of rnet: then it is shared, and the last one switches it off.
-            if !self.kernel.guarded_by_others(family).map_err(|refusal| Error::kernel("look at the firewall", refusal))? {
+            if !self
+                .kernel
+                .guarded_by_others(family)
+                .map_err(|refusal| Error::kernel("look at the firewall", refusal))?
+            {
                 list.extend([guard(family), resource]);
             }
         }
@@ -202,7 +217,10 @@ impl<K: Kernel> Rnet<K> {
 
     /// What of these resources really exists.
     fn really(&mut self, resources: &[Resource]) -> Result<Vec<Resource>, Error> {
-        let found = self.kernel.find(resources, None).map_err(|refusal| Error::kernel("look at the host", refusal))?;
+        let found = self
+            .kernel
+            .find(resources, None)
+            .map_err(|refusal| Error::kernel("look at the host", refusal))?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -212,7 +230,7 @@ impl<K: Kernel> Rnet<K> {
         if !self.store.network_states()?.is_empty() {
             return Ok(());
         }
-        let left = self.kernel.take_back(&Plan::between(&state.made, &[]), None);
+        let left = self.kernel.settle(&Plan::between(&state.made, &[]), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -230,7 +248,7 @@ impl<K: Kernel> Rnet<K> {
         self.kernel.use_tables(own.clone());
         if self.kernel.has_tables(&own).map_err(failed)? {
             // Ours by its name, and remembered by nobody: an earlier life's, whose records are gone.
-            self.kernel.take_back(&Plan { steps: vec![Step::Remove(Resource::Firewall)] }, None);
+            self.kernel.settle(&Plan { steps: vec![Step::Remove(Resource::Firewall)] }, None);
         }
         Ok(own)
     }
@@ -238,7 +256,10 @@ impl<K: Kernel> Rnet<K> {
     /// Gives a network the subnet that it lacks: `bridge` has none until it is first used.
     pub(super) fn complete(&mut self, network: &Network) -> Result<Network, Error> {
         let mut network = network.clone();
-        if network.pools.is_empty() && Self::driver(&network)?.abilities().addresses && network.ipam_driver == "default" {
+        if network.pools.is_empty()
+            && Self::driver(&network)?.abilities().addresses
+            && network.ipam_driver == "default"
+        {
             let taken = self.taken()?;
             let mut pool = rnetkit_drivers::Pool {
                 subnet: ipam::choose_ipv4(&taken)?,
@@ -254,9 +275,11 @@ impl<K: Kernel> Rnet<K> {
 
     /// Every subnet that a new network must not meet: the host's routes and name servers, and other networks.
     pub(super) fn taken(&mut self) -> Result<Vec<ipnetwork::IpNetwork>, Error> {
-        let known = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
+        let known =
+            self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
         let mut taken: Vec<ipnetwork::IpNetwork> = known.into_iter().map(|known| known.subnet).collect();
-        taken.extend(self.networks()?.iter().flat_map(|network| network.pools.iter().map(|pool| pool.subnet)));
+        taken
+            .extend(self.networks()?.iter().flat_map(|network| network.pools.iter().map(|pool| pool.subnet)));
         Ok(taken)
     }
 }
@@ -297,8 +320,8 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.
-    pub(super) fn still_there(container: &rnetkit_drivers::Container) -> Option<Netns> {
-        let netns = Netns::open(std::path::Path::new(&container.netns)).ok()?;
-        (netns.identity() == (container.device, container.inode)).then_some(netns)
+    pub(super) fn still_there(&self, container: &rnetkit_drivers::Container) -> Option<K::Netns> {
+        let netns = self.kernel.open(container.netns.as_ref()).ok()?;
+        (self.kernel.identity(&netns) == (container.device, container.inode)).then_some(netns)
     }
 }

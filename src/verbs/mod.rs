@@ -4,20 +4,27 @@
 mod connect;
 mod containers;
 mod disconnect;
+mod doctor;
+mod keep;
 mod life;
 mod networks;
 mod ports;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
-pub use networks::{BUILTIN, CreateNetwork};
+pub use doctor::{Finding, Verdict};
+pub use keep::{Difference, Garbage};
+pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{
     error::{Error, shown},
-    kernel::Kernel,
+    kernel::{Deletion, Kernel, Linux},
     store::{EndpointState, Store},
 };
 
@@ -25,6 +32,20 @@ use crate::{
 pub struct Rnet<K> {
     store: Store,
     kernel: K,
+}
+
+impl Rnet<Linux> {
+    /// The networks of this host, remembered in these directories (`/var/lib/rnet` and `/run/rnet` for the command).
+    ///
+    /// # Errors
+    /// When a directory is not safe to use, or what is in it cannot be read.
+    pub fn open(root: &Path, run: &Path, deletion: Deletion) -> Result<Self, Error> {
+        let store = Store::open(root, run)?;
+        let table = store.table()?;
+        let kernel =
+            Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
+        Ok(Self::new(store, kernel))
+    }
 }
 
 impl<K: Kernel> Rnet<K> {

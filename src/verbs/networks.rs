@@ -85,10 +85,17 @@ impl<K: Kernel> Rnet<K> {
             return Err(Error::Unsupported { what });
         }
         if !["default", "null"].contains(&wanted.ipam_driver.as_str()) {
-            return Err(Error::DriverNotFound { name: shown(&wanted.ipam_driver), known: "default, null".to_owned() });
+            return Err(Error::DriverNotFound {
+                name: shown(&wanted.ipam_driver),
+                known: "default, null".to_owned(),
+            });
         }
         if let Some(option) = wanted.ipam_options.keys().next() {
-            let what = format!("ipam driver {} takes no options, and so not \"{}\"", wanted.ipam_driver, shown(option));
+            let what = format!(
+                "ipam driver {} takes no options, and so not \"{}\"",
+                wanted.ipam_driver,
+                shown(option)
+            );
             return Err(Error::Unsupported { what });
         }
         let id = super::new_id()?;
@@ -112,12 +119,27 @@ impl<K: Kernel> Rnet<K> {
         Ok(network)
     }
 
-    fn decide_pools(&mut self, wishes: &Wishes, ipv4: bool, ipv6: bool, ipam: &str) -> Result<Vec<rnetkit_drivers::Pool>, Error> {
+    fn decide_pools(
+        &mut self,
+        wishes: &Wishes,
+        ipv4: bool,
+        ipv6: bool,
+        ipam: &str,
+    ) -> Result<Vec<rnetkit_drivers::Pool>, Error> {
         let has = |six: bool| wishes.subnets.iter().any(|subnet| subnet.is_ipv6() == six);
         let refuse = |what: &str| Err(Error::Unsupported { what: what.to_owned() });
         for (six, wanted, family) in [(false, ipv4, "IPv4"), (true, ipv6, "IPv6")] {
-            if wishes.subnets.iter().filter(|subnet| subnet.is_ipv6() == six).count() > 1 {
-                return refuse(&format!("a bridge has one {family} subnet, and more were given"));
+            let given: Vec<String> = wishes
+                .subnets
+                .iter()
+                .filter(|subnet| subnet.is_ipv6() == six)
+                .map(ToString::to_string)
+                .collect();
+            if given.len() > 1 {
+                return refuse(&format!(
+                    "a bridge has one {family} subnet, and these were given: {}",
+                    given.join(", ")
+                ));
             }
             if has(six) && !wanted && !six {
                 return refuse(&format!("an {family} subnet was given, and {family} is switched off"));
@@ -125,7 +147,11 @@ impl<K: Kernel> Rnet<K> {
         }
         let ipv6 = ipv6 || has(true);
         if ipam == "null" {
-            return if wishes.subnets.is_empty() { Ok(Vec::new()) } else { refuse("ipam driver null gives out no addresses: a subnet makes no sense") };
+            return if wishes.subnets.is_empty() {
+                Ok(Vec::new())
+            } else {
+                refuse("ipam driver null gives out no addresses: a subnet makes no sense")
+            };
         }
         if !ipv4 && !ipv6 {
             return refuse("a network needs IPv4, IPv6 or both");
@@ -146,7 +172,10 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The subnet that the pre-defined bridge would get on first use.
-    fn kept_for_bridge(&mut self, taken: &[ipnetwork::IpNetwork]) -> Result<Option<ipnetwork::IpNetwork>, Error> {
+    fn kept_for_bridge(
+        &mut self,
+        taken: &[ipnetwork::IpNetwork],
+    ) -> Result<Option<ipnetwork::IpNetwork>, Error> {
         let bridge = self.network("bridge")?;
         Ok(if bridge.pools.is_empty() { Some(ipam::choose_ipv4(taken)?) } else { None })
     }
@@ -163,7 +192,8 @@ impl<K: Kernel> Rnet<K> {
         if let Some(kept) = self.kept_for_bridge(&all)?.filter(|kept| ipam::overlaps(kept, subnet)) {
             return taken(format!("{kept}, which is kept for network bridge"));
         }
-        let routes = self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
+        let routes =
+            self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
         match routes.iter().find(|known| ipam::overlaps(&known.subnet, subnet)) {
             Some(known) => taken(format!("{}, {}", known.subnet, known.how)),
             None => Ok(()),
@@ -172,7 +202,9 @@ impl<K: Kernel> Rnet<K> {
 
     /// Two networks cannot share a bridge.
     fn check_device(&mut self, network: &Network) -> Result<(), Error> {
-        let device = |network: &Network| rnetkit_drivers::bridge::Settings::of(network).ok().map(|settings| settings.device);
+        let device = |network: &Network| {
+            rnetkit_drivers::bridge::Settings::of(network).ok().map(|settings| settings.device)
+        };
         let wanted = device(network);
         for other in self.networks()?.iter().filter(|other| other.driver == "bridge") {
             if wanted.is_some() && device(other) == wanted {
@@ -189,7 +221,9 @@ impl<K: Kernel> Rnet<K> {
         let used: Vec<u32> = self.networks()?.iter().map(|network| network.group).collect();
         let start = u32::from(u16::from_be_bytes([id.0[0], id.0[1]]));
         let mut groups = (0..=0xffff).map(|n| Network::GROUPS | (start + n) & 0xffff);
-        groups.find(|group| !used.contains(group)).ok_or_else(|| Error::Unsupported { what: "there are 65,536 networks already".to_owned() })
+        groups
+            .find(|group| !used.contains(group))
+            .ok_or_else(|| Error::Unsupported { what: "there are 65,536 networks already".to_owned() })
     }
 
     /// The networks that are there without being made.
@@ -234,17 +268,18 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When there is none, or more than one.
     pub fn network(&self, reference: &str) -> Result<Network, Error> {
-        if let Ok(name) = Name::parse("network", reference) {
-            if let Some(network) = self.store.definition(&name)? {
-                return Ok(network);
-            }
+        if let Ok(name) = Name::parse("network", reference)
+            && let Some(network) = self.store.definition(&name)?
+        {
+            return Ok(network);
         }
         let list = self.networks()?;
         if let Some(network) = list.iter().find(|network| network.name.as_str() == reference) {
             return Ok(network.clone());
         }
         let hex = !reference.is_empty() && reference.bytes().all(|b| b.is_ascii_hexdigit());
-        let mut matching = list.into_iter().filter(|network| hex && network.id.to_string().starts_with(reference));
+        let mut matching =
+            list.into_iter().filter(|network| hex && network.id.to_string().starts_with(reference));
         match (matching.next(), matching.count()) {
             (Some(network), 0) => Ok(network),
             (Some(_), more) => Err(Error::NetworkAmbiguous { prefix: shown(reference), count: more + 1 }),
@@ -268,7 +303,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
         let network = self.network(reference)?;
-        if BUILTIN.iter().any(|(builtin, _)| *builtin == network.name.as_str()) {
+        if is_builtin(&network) {
             return Err(Error::Predefined { name: network.name.to_string(), action: "removed" });
         }
         if mode == Mode::Show {
@@ -299,10 +334,18 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// Locks are taken in the order in which connect takes them: containers, host, network. Whoever connects
     /// meanwhile finds the network gone; whoever had begun is waited for.
-    fn remove_all(&mut self, network: &Network, endpoints: Vec<EndpointState>) -> Result<(), Error> {
+    pub(super) fn remove_all(
+        &mut self,
+        network: &Network,
+        endpoints: Vec<EndpointState>,
+    ) -> Result<(), Error> {
         let removal = self.store.lock_removal(network)?;
         let made = self.begin_removal(network)?;
-        let mut keys: Vec<String> = endpoints.into_iter().chain(self.store.all_endpoints(&network.id)?).map(|state| state.key).collect();
+        let mut keys: Vec<String> = endpoints
+            .into_iter()
+            .chain(self.store.all_endpoints(&network.id)?)
+            .map(|state| state.key)
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         let mut recalled = Vec::new();
@@ -316,12 +359,12 @@ impl<K: Kernel> Rnet<K> {
         let mut all = made.made.clone();
         all.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
         let others = self.hand_over_gateways(&recalled)?;
-        let left = self.kernel.take_back(&together(&all), None);
+        let left = self.kernel.settle(&together(&all), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
         for pending in recalled {
-            self.release_ports(&pending.state.endpoint.ports)?;
+            self.release_ports(&pending.state.endpoint.ports, super::disconnect::Rest::Yes)?;
             self.store.forget(pending)?;
         }
         keys.iter().for_each(|key| self.store.leave_container(key));
@@ -336,7 +379,10 @@ impl<K: Kernel> Rnet<K> {
         let _host = self.store.lock_host()?;
         let _lock = self.store.lock_network(network)?;
         let state = self.store.network_state(&network.id)?;
-        let state = NetworkState { pending: true, ..state.unwrap_or(NetworkState { network: network.clone(), pending: true, made: Vec::new() }) };
+        let state = NetworkState {
+            pending: true,
+            ..state.unwrap_or(NetworkState { network: network.clone(), pending: true, made: Vec::new() })
+        };
         self.store.set_network_state(&state)?;
         Ok(state)
     }
@@ -363,6 +409,12 @@ impl<K: Kernel> Rnet<K> {
     }
 }
 
+/// Whether the network is one of those that are there without being made.
+#[must_use]
+pub fn is_builtin(network: &Network) -> bool {
+    BUILTIN.iter().any(|(name, _)| *name == network.name.as_str())
+}
+
 /// Elements of the firewall first, then links, the bridge last: the order in which the kernel takes them in the
 /// fewest messages.
 fn together(made: &[rnetkit_drivers::Resource]) -> Plan {
@@ -381,7 +433,8 @@ fn refuse_endpoints(network: &Network, endpoints: &[EndpointState], force: bool)
         return Ok(());
     }
     const SHOWN: usize = 10;
-    let mut names: Vec<&str> = endpoints.iter().take(SHOWN).map(|state| state.endpoint.container.name.as_str()).collect();
+    let mut names: Vec<&str> =
+        endpoints.iter().take(SHOWN).map(|state| state.endpoint.container.name.as_str()).collect();
     if endpoints.len() > SHOWN {
         names.push("…");
     }

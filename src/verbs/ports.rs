@@ -3,12 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rnetkit_drivers::{
-    Endpoint, Network, PortMapping, PortRange, Protocol, Publication,
-    bridge::Settings,
-    port::wildcard,
+    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, bridge::Settings, port::wildcard,
 };
 
-use super::{Connect, Rnet};
+use super::{Connect, Rnet, disconnect::Rest};
 use crate::{
     error::{Error, port_text},
     kernel::Kernel,
@@ -28,7 +26,12 @@ struct Request {
 impl<K: Kernel> Rnet<K> {
     /// Chooses and takes the host ports of an endpoint, one mapping after the other; those taken are in the
     /// endpoint also when a later one fails.
-    pub(super) fn take_ports(&mut self, network: &Network, wanted: &Connect, endpoint: &mut Endpoint) -> Result<(), Error> {
+    pub(super) fn take_ports(
+        &mut self,
+        network: &Network,
+        wanted: &Connect,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), Error> {
         for mapping in &wanted.ports {
             for request in requests(network, mapping, endpoint)? {
                 let ports = self.take(&request, endpoint)?;
@@ -39,7 +42,12 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The host ports that would be taken now.
-    pub(super) fn preview_ports(&mut self, network: &Network, wanted: &Connect, endpoint: &Endpoint) -> Result<Vec<Publication>, Error> {
+    pub(super) fn preview_ports(
+        &mut self,
+        network: &Network,
+        wanted: &Connect,
+        endpoint: &Endpoint,
+    ) -> Result<Vec<Publication>, Error> {
         let mut endpoint = endpoint.clone();
         for mapping in &wanted.ports {
             for request in requests(network, mapping, &endpoint)? {
@@ -66,7 +74,12 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Takes these ports on every address of the request, or none.
-    fn take_exactly(&mut self, request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
+    fn take_exactly(
+        &mut self,
+        request: &Request,
+        ports: PortRange,
+        endpoint: &Endpoint,
+    ) -> Result<(), Error> {
         let hosts = marked(&request.hosts);
         for (number, host) in hosts.iter().enumerate() {
             if self.mark(*host, request.protocol, ports)? {
@@ -75,7 +88,7 @@ impl<K: Kernel> Rnet<K> {
             // Perhaps a dead process left its mark and no record: the records have the last word.
             if let Err(error) = self.refuse_published(request, ports, endpoint) {
                 for host in &hosts[..number] {
-                    self.unmark(*host, request.protocol, ports)?;
+                    self.unmark(*host, request.protocol, ports, Rest::No)?;
                 }
                 return Err(error);
             }
@@ -88,23 +101,38 @@ impl<K: Kernel> Rnet<K> {
     fn take_free(&mut self, request: &Request, endpoint: &Endpoint) -> Result<PortRange, Error> {
         let range = request.asked.unwrap_or_else(|| self.kernel.free_port_range());
         let mut from = range.first;
-        let exhausted = || Error::PortsExhausted { first: range.first, last: range.last, protocol: request.protocol };
+        let exhausted =
+            || Error::PortsExhausted { first: range.first, last: range.last, protocol: request.protocol };
         for _ in 0..TRIES {
-            let free = self.lowest_free_port(request.hosts[0], request.protocol, from, range.last)?.ok_or_else(exhausted)?;
+            let free = self
+                .lowest_free_port(request.hosts[0], request.protocol, from, range.last)?
+                .ok_or_else(exhausted)?;
             let ports = PortRange::one(free);
-            let free_for_all = self.refuse_listener(request, ports).and_then(|()| self.take_exactly(request, ports, endpoint));
+            let free_for_all = self
+                .refuse_listener(request, ports)
+                .and_then(|()| self.take_exactly(request, ports, endpoint));
             match free_for_all {
                 Ok(()) => return Ok(ports),
-                Err(Error::PortTaken { .. }) => from = free.checked_add(1).filter(|next| *next <= range.last).ok_or_else(exhausted)?,
+                Err(Error::PortTaken { .. }) => {
+                    from = free.checked_add(1).filter(|next| *next <= range.last).ok_or_else(exhausted)?
+                }
                 Err(error) => return Err(error),
             }
         }
         Err(exhausted())
     }
 
-    fn lowest_free_port(&self, host: IpAddr, protocol: Protocol, first: u16, last: u16) -> Result<Option<u16>, Error> {
+    fn lowest_free_port(
+        &self,
+        host: IpAddr,
+        protocol: Protocol,
+        first: u16,
+        last: u16,
+    ) -> Result<Option<u16>, Error> {
         let range = u32::from(first)..u32::from(last) + 1;
-        let found = self.store.with_ports(host, protocol, super::uptime(), |numbers| Ok(numbers.lowest_free(range, |_| true)))?;
+        let found = self.store.with_ports(host, protocol, super::uptime(), |numbers| {
+            Ok(numbers.lowest_free(range, |_| true))
+        })?;
         Ok(found.and_then(|port| u16::try_from(port).ok()))
     }
 
@@ -127,18 +155,21 @@ impl<K: Kernel> Rnet<K> {
         })
     }
 
-    fn unmark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<(), Error> {
+    fn unmark(&self, host: IpAddr, protocol: Protocol, ports: PortRange, rest: Rest) -> Result<(), Error> {
         self.store.with_ports(host, protocol, super::uptime(), |numbers| {
-            (ports.first..=ports.last).for_each(|port| numbers.free(u32::from(port)));
+            (ports.first..=ports.last).map(u32::from).for_each(|port| match rest {
+                Rest::Yes => numbers.free(port),
+                Rest::No => numbers.put_back(port),
+            });
             Ok(())
         })
     }
 
     /// Gives published ports back.
-    pub(super) fn release_ports(&self, ports: &[Publication]) -> Result<(), Error> {
+    pub(super) fn release_ports(&self, ports: &[Publication], rest: Rest) -> Result<(), Error> {
         ports.iter().try_for_each(|port| {
             let hosts = marked(&[port.host]);
-            hosts.into_iter().try_for_each(|host| self.unmark(host, port.protocol, port.host_ports))
+            hosts.into_iter().try_for_each(|host| self.unmark(host, port.protocol, port.host_ports, rest))
         })
     }
 
@@ -155,14 +186,23 @@ impl<K: Kernel> Rnet<K> {
             })?;
             if let Some((port, process)) = found {
                 let by = format!("in use by {process} of the host");
-                return Err(Error::PortTaken { port: port_text(*host, port), protocol: request.protocol, by });
+                return Err(Error::PortTaken {
+                    port: port_text(*host, port),
+                    protocol: request.protocol,
+                    by,
+                });
             }
         }
         Ok(())
     }
 
     /// A port that a container has, this one included.
-    fn refuse_published(&self, request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
+    fn refuse_published(
+        &self,
+        request: &Request,
+        ports: PortRange,
+        endpoint: &Endpoint,
+    ) -> Result<(), Error> {
         let claims = |publication: &Publication| {
             marked(&request.hosts).iter().any(|host| marked(&[publication.host]).contains(host))
                 && publication.protocol == request.protocol
@@ -170,7 +210,11 @@ impl<K: Kernel> Rnet<K> {
         };
         let taken = |publication: &Publication, by: String| {
             let port = publication.host_ports.first.max(ports.first);
-            let host = if request.hosts.contains(&publication.host) { publication.host } else { wildcard(publication.host.is_ipv6()) };
+            let host = if request.hosts.contains(&publication.host) {
+                publication.host
+            } else {
+                wildcard(publication.host.is_ipv6())
+            };
             Err(Error::PortTaken { port: port_text(host, port), protocol: request.protocol, by })
         };
         if let Some(publication) = endpoint.ports.iter().find(|publication| claims(publication)) {
@@ -178,7 +222,10 @@ impl<K: Kernel> Rnet<K> {
         }
         for state in self.store.every_endpoint()? {
             if let Some(publication) = state.endpoint.ports.iter().find(|publication| claims(publication)) {
-                let by = format!("published by container {} on network {}", state.endpoint.container.name, state.network);
+                let by = format!(
+                    "published by container {} on network {}",
+                    state.endpoint.container.name, state.network
+                );
                 return taken(publication, by);
             }
         }
@@ -208,7 +255,12 @@ fn choose(request: &Request) -> bool {
 /// The requests of a mapping. Several container ports without host ports are a request each.
 fn requests(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<Request>, Error> {
     let hosts = hosts(network, mapping, endpoint)?;
-    let request = |container| Request { hosts: hosts.clone(), asked: mapping.host_ports, container, protocol: mapping.protocol };
+    let request = |container| Request {
+        hosts: hosts.clone(),
+        asked: mapping.host_ports,
+        container,
+        protocol: mapping.protocol,
+    };
     if mapping.host_ports.is_none() {
         let ports = mapping.container_ports.first..=mapping.container_ports.last;
         return Ok(ports.map(|port| request(PortRange::one(port))).collect());
@@ -230,7 +282,10 @@ fn hosts(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Resul
         None => {
             let list: Vec<IpAddr> = [false, true].into_iter().filter(|six| has(*six)).map(wildcard).collect();
             if list.is_empty() {
-                let what = format!("the container has no address on network {} to publish port {mapping} for", network.name);
+                let what = format!(
+                    "the container has no address on network {} to publish port {mapping} for",
+                    network.name
+                );
                 return Err(Error::Unsupported { what });
             }
             Ok(list)
@@ -239,7 +294,12 @@ fn hosts(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Resul
 }
 
 /// What becomes of a request, once its ports are chosen.
-fn publications(request: &Request, ports: PortRange, network: &Network, endpoint: &Endpoint) -> Vec<Publication> {
+fn publications(
+    request: &Request,
+    ports: PortRange,
+    network: &Network,
+    endpoint: &Endpoint,
+) -> Vec<Publication> {
     let settings = Settings::of(network).ok();
     let one = |host: &IpAddr| {
         let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());

@@ -105,13 +105,21 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
         Member::Open { address, protocol, ports } => {
             let key = |port| Key::new().address(*address).protocol(*protocol).port(port).0;
             let set = by_family(*address, "open4", "open6");
-            vec![Element { family: INET, set, key: key(ports.first), key_end: Some(key(ports.last)), value: None }]
+            vec![Element {
+                family: INET,
+                set,
+                key: key(ports.first),
+                key_end: Some(key(ports.last)),
+                value: None,
+            }]
         }
         Member::Gateway { link, address } => vec![
             inet(by_family(*address, "gateways4", "gateways6"), Key::new().address(*address)),
             inet(by_family(*address, "home4", "home6"), alone(link).address(*address)),
         ],
-        Member::Pinned { link, mac } => vec![bridge("ports", alone(link)), bridge("port_mac", alone(link).mac(*mac))],
+        Member::Pinned { link, mac } => {
+            vec![bridge("ports", alone(link)), bridge("port_mac", alone(link).mac(*mac))]
+        }
         Member::Address { link, address } => {
             vec![bridge(by_family(*address, "port_ip4", "port_ip6"), alone(link).address(*address))]
         }
@@ -133,7 +141,9 @@ pub(super) fn of_publication(publication: &Publication) -> Vec<Element> {
         list.extend(loopback_range(publication));
         return list;
     }
-    for (host, target) in (publication.host_ports.first..=publication.host_ports.last).zip(publication.target_ports.first..) {
+    for (host, target) in
+        (publication.host_ports.first..=publication.host_ports.last).zip(publication.target_ports.first..)
+    {
         list.extend(translated(publication, host, target));
         list.extend(loopback(publication, host, target));
     }
@@ -216,7 +226,9 @@ fn loopback_range(publication: &Publication) -> Vec<Element> {
     let Some((address, gateway)) = loopback_address(publication) else { return Vec::new() };
     let (first, last) = (publication.host_ports.first, publication.host_ports.last);
     let key = |address, port| Key::new().address(address).port(port).protocol(publication.protocol).0;
-    let range = |set, from: IpAddr, to: IpAddr| entry(set, key(from, first), Some(key(from, last)), Key::new().address(to));
+    let range = |set, from: IpAddr, to: IpAddr| {
+        entry(set, key(from, first), Some(key(from, last)), Key::new().address(to))
+    };
     let [gateways, containers, loopbacks] = if address.is_ipv6() {
         ["gateway6_ranges", "container6_ranges", "loopback6_ranges"]
     } else {

@@ -14,8 +14,8 @@ use std::{fmt, str::FromStr};
 use elements::Element;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
-pub(super) use wire::{Batch, Nft};
 use wire::{Attributes, BRIDGE, CREATE, EXCL, INET, message};
+pub(super) use wire::{Batch, Nft};
 
 use super::Refusal;
 
@@ -130,7 +130,8 @@ fn put(batch: &mut Batch, table: &TableName, list: &[Element], make: bool, owner
             sets.push((element.family, element.set));
         }
     }
-    let (kind, flags) = if make { (message::NEW_ELEMENT, CREATE | EXCL) } else { (message::DELETE_ELEMENT, 0) };
+    let (kind, flags) =
+        if make { (message::NEW_ELEMENT, CREATE | EXCL) } else { (message::DELETE_ELEMENT, 0) };
     for (family, set) in sets {
         let same: Vec<&Element> = list.iter().filter(|e| (e.family, e.set) == (family, set)).collect();
         for some in same.chunks(ELEMENTS_A_MESSAGE) {
@@ -142,25 +143,102 @@ fn put(batch: &mut Batch, table: &TableName, list: &[Element], make: bool, owner
     }
 }
 
-/// Whether the tables are there, with as many rules as they must have.
-pub(super) fn is_made(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
+/// Whether one of the tables is there.
+pub(super) fn exists(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
     for family in [INET, BRIDGE] {
         let mut body = Attributes::default();
         body.text(1, table.as_str());
-        if nft.get(message::GET_TABLE, family, &body)?.is_none() {
+        if nft.get(message::GET_TABLE, family, &body)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the tables are there, with every chain and as many rules in each as they must have.
+pub(super) fn is_whole(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
+    let expected = skeleton::rules();
+    for family in [INET, BRIDGE] {
+        let mut found: Vec<String> = Vec::new();
+        for body in nft.list(message::GET_RULE, family)? {
+            let [of, chain] = names(&body);
+            if of == table.as_str() {
+                found.push(chain);
+            }
+        }
+        let mut wanted: Vec<&str> =
+            expected.iter().filter(|rule| rule.0 == family).map(|rule| rule.1).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        if found != wanted {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
+/// A chain of somebody else where packets of containers pass, whose policy drops what no rule of it accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// Its table, with the family as `nft` writes it: `ip filter`.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+    /// Where it stands: `forward` or `input`.
+    pub hook: &'static str,
+}
+
+/// The chains of others that drop by policy what is forwarded, or what comes to the host.
+pub(super) fn foreign_chains(nft: &mut Nft) -> Result<Vec<ForeignChain>, Refusal> {
+    const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+    const HOOKS: [(u32, &str); 2] = [(1, "input"), (2, "forward")];
+    const DROP: u32 = 0;
+    let mut list = Vec::new();
+    for (number, family) in FAMILIES {
+        for body in nft.list(message::GET_CHAIN, number)? {
+            let [table, _] = names(&body);
+            let name = text(&body, 3);
+            let hook = value(&body, 4).and_then(|hook| word(&value(&hook, 1)?));
+            let policy = value(&body, 5).and_then(|policy| word(&policy));
+            let hook = HOOKS.iter().find(|(number, _)| Some(*number) == hook).map(|(_, name)| *name);
+            if let (Some(hook), Some(DROP)) = (hook, policy)
+                && table.parse::<TableName>().is_err()
+            {
+                list.push(ForeignChain { table: format!("{family} {table}"), chain: name, hook });
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// The value of an attribute.
+fn value(body: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let mut attributes = netlink_packet_core::NlasIterator::new(body).flatten();
+    attributes.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec())
+}
+
+/// A number in network order.
+fn word(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+/// A text without its closing NUL.
+fn text(body: &[u8], kind: u16) -> String {
+    let text =
+        value(body, kind).map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
+    text.trim_end_matches('\0').to_owned()
+}
+
+/// The names of table and chain in a rule (`NFTA_RULE_TABLE`, `NFTA_RULE_CHAIN`).
+fn names(body: &[u8]) -> [String; 2] {
+    [text(body, 1), text(body, 2)]
+}
+
 /// Whether another instance of rnet, with tables of another name, guards the family: then forwarding is its work too.
 pub(super) fn guarded_by_others(nft: &mut Nft, table: &TableName, family: Family) -> Result<bool, Refusal> {
     const TABLE_NAME: u16 = 1;
     for body in nft.list(message::GET_TABLE, INET)? {
-        let attributes = netlink_packet_core::NlasIterator::new(&body).flatten();
-        let name = attributes.filter(|nla| nla.kind() == TABLE_NAME).find_map(|nla| String::from_utf8(nla.value().to_vec()).ok());
-        let Some(other) = name.and_then(|name| name.trim_end_matches('\0').parse::<TableName>().ok()) else { continue };
+        let Ok(other) = text(&body, TABLE_NAME).parse::<TableName>() else { continue };
         if other != *table && has_member(nft, &other, &Member::Guard { family })? {
             return Ok(true);
         }
@@ -174,7 +252,11 @@ pub(super) fn has_member(nft: &mut Nft, table: &TableName, member: &Member) -> R
 }
 
 /// Whether published ports have all their elements.
-pub(super) fn is_published(nft: &mut Nft, table: &TableName, publication: &Publication) -> Result<bool, Refusal> {
+pub(super) fn is_published(
+    nft: &mut Nft,
+    table: &TableName,
+    publication: &Publication,
+) -> Result<bool, Refusal> {
     has(nft, table, &elements::of_publication(publication))
 }
 
@@ -184,11 +266,11 @@ fn has(nft: &mut Nft, table: &TableName, list: &[Element]) -> Result<bool, Refus
         body.text(1, table.as_str()).text(2, element.set);
         body.nest(3, |elements| element.write(elements, false));
         let Some(found) = nft.get(message::GET_ELEMENT, element.family, &body)? else { return Ok(false) };
-        let right = element.value.as_ref().is_none_or(|value| found.windows(value.len()).any(|part| part == value));
+        let right =
+            element.value.as_ref().is_none_or(|value| found.windows(value.len()).any(|part| part == value));
         if !right {
             return Ok(false);
         }
     }
     Ok(true)
 }
-

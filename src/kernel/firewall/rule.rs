@@ -109,7 +109,13 @@ impl Rule {
 
     /// Writes a field of the packet from a register, and sets the checksum at `checksum` of the same header
     /// right. `pseudo`: the field is part of the transport's pseudo header, so that its checksum changes too.
-    pub(super) fn store(self, register: u32, (header, offset, length): Field, checksum: Option<u32>, pseudo: bool) -> Self {
+    pub(super) fn store(
+        self,
+        register: u32,
+        (header, offset, length): Field,
+        checksum: Option<u32>,
+        pseudo: bool,
+    ) -> Self {
         self.expression("payload", |a| {
             a.number(5, register).number(2, header as u32).number(3, offset).number(4, length);
             a.number(6, u32::from(checksum.is_some())).number(7, checksum.unwrap_or(0));
@@ -262,7 +268,7 @@ impl Rule {
     }
 
     /// Only what came in through (or not through) loopback.
-    pub(super) fn from_loopback(self, yes: bool) -> Self {
+    pub(super) fn by_loopback(self, yes: bool) -> Self {
         self.meta(Meta::Iifname, R0).compare(R0, yes, b"lo\0")
     }
 }

@@ -152,7 +152,8 @@ fn untracked(add: Add<'_>) {
     for ipv6 in [false, true] {
         let words = Words::of(ipv6);
         for (number, checksum) in TRANSPORTS {
-            let rule = flow(Rule::new("reply to the host's loopback"), &words, number).map(R0, words.flows, R0);
+            let rule =
+                flow(Rule::new("reply to the host's loopback"), &words, number).map(R0, words.flows, R0);
             add("from_containers", rule.store(R0, field::SOURCE_PORT, Some(checksum), false).untracked());
         }
     }
@@ -196,7 +197,10 @@ impl Words {
                 loopback: &LOOPBACK6,
                 registers: 4,
                 checksum: None,
-                maps: [["gateway6", "container6", "loopback6"], ["gateway6_ranges", "container6_ranges", "loopback6_ranges"]],
+                maps: [
+                    ["gateway6", "container6", "loopback6"],
+                    ["gateway6_ranges", "container6_ranges", "loopback6_ranges"],
+                ],
                 port: "port6",
                 flows: "flows6",
             }
@@ -208,7 +212,10 @@ impl Words {
                 loopback: &LOOPBACK4,
                 registers: 1,
                 checksum: Some(10),
-                maps: [["gateway4", "container4", "loopback4"], ["gateway4_ranges", "container4_ranges", "loopback4_ranges"]],
+                maps: [
+                    ["gateway4", "container4", "loopback4"],
+                    ["gateway4_ranges", "container4_ranges", "loopback4_ranges"],
+                ],
                 port: "port4",
                 flows: "flows4",
             }
@@ -280,7 +287,8 @@ fn loopback_replies(add: Add<'_>, ipv6: bool) {
         for (protocol, _) in TRANSPORTS {
             let rule = Rule::new("").family(ipv6).connection(CT_STATE, UNTRACKED);
             let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
-            let rule = rule.load(words.source, R0).load(field::SOURCE_PORT, R0 + n).meta(Meta::L4proto, R0 + n + 1);
+            let rule =
+                rule.load(words.source, R0).load(field::SOURCE_PORT, R0 + n).meta(Meta::L4proto, R0 + n + 1);
             let rule = rule.map(R0, loopback, R0).store(R0, words.source, words.checksum, true);
             let rule = rule.constant(R0, words.loopback).store(R0, words.destination, words.checksum, true);
             add("loopback_reply", rule.accept());
@@ -308,7 +316,8 @@ fn published(add: Add<'_>) {
             let rule = Rule::new("").family(ipv6).load(words.destination, R0);
             rule.meta(Meta::L4proto, R0 + n).load(field::DESTINATION_PORT, R0 + n + 1)
         };
-        let wildcard = || Rule::new("").family(ipv6).meta(Meta::L4proto, R0).load(field::DESTINATION_PORT, R0 + 1);
+        let wildcard =
+            || Rule::new("").family(ipv6).meta(Meta::L4proto, R0).load(field::DESTINATION_PORT, R0 + 1);
         add("publish", specific().map(R0, exact, R0).dnat(ipv6, R0, Some(R0 + n)));
         add("publish", specific().map(R0, ranges, R0).dnat(ipv6, R0, None));
         add("publish", wildcard().map(R0, any, R0).dnat(ipv6, R0, Some(R0 + n)));
@@ -359,7 +368,7 @@ fn forward(add: Add<'_>) {
 fn input(add: Add<'_>) {
     for (ipv6, gateways, home) in [(false, "gateways4", "home4"), (true, "gateways6", "home6")] {
         let words = Words::of(ipv6);
-        let rule = Rule::new("a bridge's address answers on that bridge").from_loopback(false).family(ipv6);
+        let rule = Rule::new("a bridge's address answers on that bridge").by_loopback(false).family(ipv6);
         let rule = rule.load(words.destination, R0).member(R0, true, gateways);
         let rule = rule.meta(Meta::Iifname, R0).load(words.destination, R0 + 4);
         add("input", rule.member(R0, false, home).drop());
@@ -375,7 +384,10 @@ fn source(add: Add<'_>) {
         let words = Words::of(ipv6);
         let hairpin = Rule::new("back into the same network through a published port").family(ipv6);
         let hairpin = hairpin.connection(CT_STATUS, DESTINATION_TRANSLATED).load(words.source, R0);
-        add("source", hairpin.load(words.destination, R0 + words.registers).member(R0, true, set).masquerade());
+        add(
+            "source",
+            hairpin.load(words.destination, R0 + words.registers).member(R0, true, set).masquerade(),
+        );
     }
     for (ipv6, set) in [(false, "masquerade4"), (true, "masquerade6")] {
         let rule = Rule::new("out of the host").family(ipv6).from(true, set).to(false, "bridges");
@@ -389,8 +401,10 @@ fn ports(add: Add<'_>) {
     const ARP: [u8; 2] = [0x08, 0x06];
     const IP4: [u8; 2] = [0x08, 0x00];
     const IP6: [u8; 2] = [0x86, 0xdd];
-    let source_mac = |rule: Rule, field| rule.meta(Meta::Iifname, R0).load(field, R0 + 4).member(R0, false, "port_mac");
-    let protocol = |comment, value: &[u8; 2]| Rule::new(comment).meta(Meta::Protocol, R0).compare(R0, true, value);
+    let source_mac =
+        |rule: Rule, field| rule.meta(Meta::Iifname, R0).load(field, R0 + 4).member(R0, false, "port_mac");
+    let protocol =
+        |comment, value: &[u8; 2]| Rule::new(comment).meta(Meta::Protocol, R0).compare(R0, true, value);
     add("ports", Rule::new("containers").from(true, "ports").jump("spoof"));
     add("spoof", source_mac(Rule::new("its own hardware address only"), field::MAC_SOURCE).drop());
     add("spoof", source_mac(protocol("no ARP for others", &ARP), field::ARP_SENDER_MAC).drop());
@@ -404,7 +418,8 @@ fn ports(add: Add<'_>) {
     add("spoof", protocol("", &ARP).accept());
     add("spoof", protocol("", &IP4).accept());
     neighbour_discovery(add, &|comment| protocol(comment, &IP6));
-    let rule = protocol("its own IPv6 address only", &IP6).meta(Meta::Iifname, R0).load(field::IP6_SOURCE, R0 + 4);
+    let rule =
+        protocol("its own IPv6 address only", &IP6).meta(Meta::Iifname, R0).load(field::IP6_SOURCE, R0 + 4);
     add("spoof", rule.member(R0, true, "port_ip6").accept());
     add("spoof", Rule::new("everything else").drop());
 }
@@ -419,6 +434,7 @@ fn neighbour_discovery(add: Add<'_>, ipv6: &dyn Fn(&'static str) -> Rule) {
     };
     add("spoof", kind("a container is no router", 134).drop());
     add("spoof", kind("a container is no router", 137).drop());
-    let others = kind("announces its own addresses only", 136).meta(Meta::Iifname, R0).load(field::ND_TARGET, R0 + 4);
+    let others =
+        kind("announces its own addresses only", 136).meta(Meta::Iifname, R0).load(field::ND_TARGET, R0 + 4);
     add("spoof", others.member(R0, false, "port_ip6").drop());
 }

@@ -34,7 +34,9 @@ pub(super) mod message {
     pub(in super::super) const GET_TABLE: u16 = 1;
     pub(in super::super) const DELETE_TABLE: u16 = 2;
     pub(in super::super) const NEW_CHAIN: u16 = 3;
+    pub(in super::super) const GET_CHAIN: u16 = 4;
     pub(in super::super) const NEW_RULE: u16 = 6;
+    pub(in super::super) const GET_RULE: u16 = 7;
     pub(in super::super) const NEW_SET: u16 = 9;
     pub(in super::super) const NEW_ELEMENT: u16 = 12;
     pub(in super::super) const GET_ELEMENT: u16 = 13;
@@ -88,7 +90,14 @@ impl Attributes {
 }
 
 /// Puts one message behind the others.
-pub(super) fn put_message(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, family: u8, body: &[u8]) {
+pub(super) fn put_message(
+    buffer: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    body: &[u8],
+) {
     let (kind, resource) = match kind {
         NFNL_MSG_BATCH_BEGIN | NFNL_MSG_BATCH_END => (kind, NFNL_SUBSYS_NFTABLES),
         kind => (NFNL_SUBSYS_NFTABLES << 8 | kind, 0),
@@ -161,7 +170,9 @@ impl Nft {
     }
 
     fn run_once(&mut self, batch: &Batch) -> Result<(), (usize, Refusal)> {
-        let owner = |number: u32| batch.messages.get((number as usize).saturating_sub(1)).map_or(0, |message| message.4);
+        let owner = |number: u32| {
+            batch.messages.get((number as usize).saturating_sub(1)).map_or(0, |message| message.4)
+        };
         let buffer = batch.encode();
         let all = |refusal| (owner(1), refusal);
         self.make_room(buffer.len()).map_err(all)?;
@@ -198,7 +209,12 @@ impl Nft {
     }
 
     /// Asks one question; `None` where the thing is not there.
-    pub(super) fn get(&mut self, kind: u16, family: u8, body: &Attributes) -> Result<Option<Vec<u8>>, Refusal> {
+    pub(super) fn get(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &Attributes,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
         let mut buffer = Vec::new();
         put_message(&mut buffer, kind, NLM_F_ACK, 1, family, &body.0);
         self.0.send(&buffer)?;

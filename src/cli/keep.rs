@@ -1,0 +1,63 @@
+//! `rnet check`, `repair`, `gc`, `doctor`, `purge`, `restore`: records and kernel kept in agreement.
+
+use super::{Context, Failure, args, output::Out};
+use crate::verbs::Verdict;
+
+/// One line per difference, and exit code 1 if there is any.
+pub(super) fn check(context: &Context, args: &args::Check, mut out: Out) -> Result<u8, Failure> {
+    let differences = context.rnet()?.check(&args.networks)?;
+    differences.iter().for_each(|difference| out.line(&difference.to_string()));
+    out.finish()?;
+    Ok(u8::from(!differences.is_empty()))
+}
+
+pub(super) fn repair(context: &Context, args: &args::Repair, out: &mut Out) -> Result<(), Failure> {
+    let mut rnet = context.rnet()?;
+    let mended = if args.dry_run { rnet.check(&[])? } else { rnet.repair()? };
+    mended.iter().for_each(|difference| out.line(&format!("{}: {}", difference.of, difference.step)));
+    Ok(())
+}
+
+pub(super) fn collect(context: &Context, args: &args::Gc, out: &mut Out) -> Result<(), Failure> {
+    let garbage = context.rnet()?.collect_garbage(args.dry_run)?;
+    if garbage.unfinished > 0 {
+        out.line(&format!("{} endpoints that a killed command left unfinished", garbage.unfinished));
+    }
+    garbage
+        .abandoned
+        .iter()
+        .for_each(|name| out.line(&format!("container {name}, whose rnet run was killed")));
+    for (container, network) in &garbage.orphans {
+        out.line(&format!("container {container} on network {network}, whose namespace is gone"));
+    }
+    Ok(())
+}
+
+pub(super) fn purge(context: &Context) -> Result<(), Failure> {
+    Ok(context.rnet()?.purge()?)
+}
+
+pub(super) fn restore(context: &Context, out: &mut Out) -> Result<(), Failure> {
+    context.rnet()?.restore()?.iter().for_each(|name| out.line(name));
+    Ok(())
+}
+
+pub(super) fn doctor(context: &Context, args: &args::Doctor, mut out: Out) -> Result<u8, Failure> {
+    let findings = context.rnet()?.doctor()?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&findings);
+        out.line(&text.map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?);
+    } else {
+        for finding in &findings {
+            let mark = match finding.verdict {
+                Verdict::Good => "ok  ",
+                Verdict::Note => "note",
+                Verdict::Bad => "bad ",
+            };
+            out.line(&format!("{mark}  {:<13}{}", finding.about, finding.found));
+            finding.advice.iter().for_each(|advice| out.line(&format!("                   -> {advice}")));
+        }
+    }
+    out.finish()?;
+    Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Bad)))
+}

@@ -1,0 +1,254 @@
+//! doctor: what on this host helps or hinders, each with what to do about it. Looks, and changes nothing.
+
+use serde::Serialize;
+
+use super::Rnet;
+use crate::{
+    error::Error,
+    ipam,
+    kernel::{Linux, Survey},
+};
+
+/// How a finding is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Works, with a limit that is worth knowing.
+    Note,
+    /// Something will not work.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What: `forwarding`, `firewall`.
+    pub about: &'static str,
+    /// How it is to be taken.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it, where there is something to do.
+    pub advice: Option<String>,
+}
+
+fn good(about: &'static str, found: impl Into<String>) -> Finding {
+    Finding { about, verdict: Verdict::Good, found: found.into(), advice: None }
+}
+
+fn finding(
+    about: &'static str,
+    verdict: Verdict,
+    found: impl Into<String>,
+    advice: impl Into<String>,
+) -> Finding {
+    Finding { about, verdict, found: found.into(), advice: Some(advice.into()) }
+}
+
+impl Rnet<Linux> {
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// When records or the kernel cannot be read.
+    pub fn doctor(&mut self) -> Result<Vec<Finding>, Error> {
+        let survey = self.kernel.survey().map_err(|refusal| Error::kernel("look at the host", refusal))?;
+        let mut findings = vec![firewall(&survey), ipv6(&survey), bridge_filter(&survey)];
+        findings.push(self.forwarding(&survey)?);
+        findings.extend(policies(&survey));
+        findings.extend(strict(&survey));
+        findings.extend(self.clashes(&survey)?);
+        findings.extend(self.mtus(&survey)?);
+        findings.push(self.leftovers(&survey)?);
+        findings.push(self.differences()?);
+        Ok(findings)
+    }
+
+    fn forwarding(&self, survey: &Survey) -> Result<Finding, Error> {
+        let made = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
+        let ours =
+            made.iter().any(|resource| matches!(resource, rnetkit_drivers::Resource::Forwarding { .. }));
+        Ok(match (survey.forwards[0], ours) {
+            (true, true) => good("forwarding", "on, switched on by rnet, for its own networks only"),
+            (true, false) => good("forwarding", "on, not by rnet, which leaves it alone"),
+            (false, false) => {
+                good("forwarding", "off; rnet switches it on with its first network that needs it")
+            }
+            (false, true) => {
+                let advice = "rnet repair switches it on again";
+                finding(
+                    "forwarding",
+                    Verdict::Bad,
+                    "rnet switched it on, and somebody switched it off",
+                    advice,
+                )
+            }
+        })
+    }
+
+    /// Subnets of networks in which the host has an address elsewhere.
+    fn clashes(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
+        let marked = |name: &String| survey.marked.iter().any(|link| link.name == *name);
+        let mut list = Vec::new();
+        for network in self.networks()? {
+            for pool in &network.pools {
+                let clash = survey.addresses.iter().find(|(address, link)| {
+                    !marked(link) && ipam::overlaps(&ipam::network_of(address), &pool.subnet)
+                });
+                list.extend(clash.map(|(address, link)| {
+                    let found =
+                        format!("{} of network {} overlaps {address} on {link}", pool.subnet, network.name);
+                    finding(
+                        "addresses",
+                        Verdict::Bad,
+                        found,
+                        "create the network again with another --subnet",
+                    )
+                }));
+            }
+        }
+        if list.is_empty() {
+            list.push(good("addresses", "no network overlaps an address of the host"));
+        }
+        Ok(list)
+    }
+
+    /// Networks whose packets are larger than those of the interfaces that they leave through.
+    fn mtus(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
+        let Some((link, smallest)) = survey.interfaces.iter().min_by_key(|(_, mtu)| *mtu) else {
+            return Ok(Vec::new());
+        };
+        let mut list = Vec::new();
+        for network in self.networks()?.iter().filter(|network| network.driver == "bridge") {
+            let mtu = rnetkit_drivers::bridge::Settings::of(network)?.mtu;
+            if mtu > *smallest {
+                let found = format!(
+                    "network {} has an MTU of {mtu}, interface {link} one of {smallest}",
+                    network.name
+                );
+                let advice = format!(
+                    "where path MTU discovery does not work, create the network with --opt mtu={smallest}"
+                );
+                list.push(finding("MTU", Verdict::Note, found, advice));
+            }
+        }
+        Ok(list)
+    }
+
+    /// Links with rnet's mark that no record of this instance knows.
+    fn leftovers(&self, survey: &Survey) -> Result<Finding, Error> {
+        let mut groups: Vec<u32> =
+            self.store.network_states()?.iter().map(|state| state.network.group).collect();
+        groups.extend(self.networks()?.iter().map(|network| network.group));
+        let unknown: Vec<&str> = survey
+            .marked
+            .iter()
+            .filter(|link| !groups.contains(&link.group))
+            .map(|link| link.name.as_str())
+            .collect();
+        Ok(if unknown.is_empty() {
+            good("leftovers", "every link with rnet's mark is on record")
+        } else {
+            let found =
+                format!("links with rnet's mark that this instance has no record of: {}", unknown.join(", "));
+            finding(
+                "leftovers",
+                Verdict::Note,
+                found,
+                "another instance's (--root, --run); if there is none: ip link delete NAME",
+            )
+        })
+    }
+
+    fn differences(&mut self) -> Result<Finding, Error> {
+        let differences = self.check(&[])?;
+        Ok(match differences.first() {
+            None => good("records", "the kernel has what is recorded"),
+            Some(first) => {
+                let found = format!("{} differences, the first: {first}", differences.len());
+                finding("records", Verdict::Bad, found, "rnet check lists them, rnet repair mends them")
+            }
+        })
+    }
+}
+
+fn firewall(survey: &Survey) -> Finding {
+    match &survey.firewall {
+        None => good("firewall", "nf_tables works"),
+        Some(why) => {
+            let advice = "rnet needs root, and a kernel with nf_tables (CONFIG_NF_TABLES, NF_TABLES_INET, NF_TABLES_BRIDGE)";
+            finding("firewall", Verdict::Bad, format!("nf_tables cannot be used: {why}"), advice)
+        }
+    }
+}
+
+fn ipv6(survey: &Survey) -> Finding {
+    if survey.ipv6 {
+        good("IPv6", "the kernel has it")
+    } else {
+        finding(
+            "IPv6",
+            Verdict::Note,
+            "the kernel has none",
+            "networks with --ipv6 cannot be made; others work",
+        )
+    }
+}
+
+fn bridge_filter(survey: &Survey) -> Finding {
+    match survey.bridge_filter {
+        Some(true) => {
+            let found = "net.bridge.bridge-nf-call-iptables is 1: packets between containers pass the host's firewall too";
+            finding(
+                "br_netfilter",
+                Verdict::Note,
+                found,
+                "others' rules for forwarded packets meet them; 0 is faster, if nobody else needs it",
+            )
+        }
+        Some(false) | None => good("br_netfilter", "off: packets between containers stay on the bridge"),
+    }
+}
+
+/// Chains of others that drop what they do not know.
+fn policies(survey: &Survey) -> Vec<Finding> {
+    let of = |hook: &str| survey.foreign.iter().filter(|chain| chain.hook == hook).collect::<Vec<_>>();
+    let mut list: Vec<Finding> = Vec::new();
+    for chain in of("forward") {
+        let found = format!(
+            "chain {} of table {} drops forwarded packets that it does not know",
+            chain.chain, chain.table
+        );
+        let advice = format!(
+            "let containers through there: nft insert rule {} {} oifname \"rn*\" accept; nft insert rule {} {} iifname \"rn*\" accept",
+            chain.table, chain.chain, chain.table, chain.chain
+        );
+        list.push(finding("policies", Verdict::Bad, found, advice));
+    }
+    for chain in of("input") {
+        let found = format!(
+            "chain {} of table {} drops packets to the host that it does not know",
+            chain.chain, chain.table
+        );
+        let advice = format!(
+            "ports published on 127.0.0.1 need their untracked replies: nft insert rule {} {} iifname \"rn*\" ct state untracked accept",
+            chain.table, chain.chain
+        );
+        list.push(finding("policies", Verdict::Note, found, advice));
+    }
+    if list.is_empty() {
+        list.push(good("policies", "no chain of others drops by policy what containers send or receive"));
+    }
+    list
+}
+
+fn strict(survey: &Survey) -> Option<Finding> {
+    if survey.strict_interfaces.is_empty() {
+        return None;
+    }
+    let found = format!("rp_filter is strict on {}", survey.strict_interfaces.join(", "));
+    let advice =
+        "fine where replies leave through the interface that the question came in by; else set it to 2";
+    Some(finding("rp_filter", Verdict::Note, found, advice))
+}
