@@ -89,6 +89,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(crate) enum NetworkCommand {
     /// Create a network and print its id
     Create(Create),

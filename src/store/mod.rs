@@ -368,6 +368,12 @@ impl Store {
         file::read(&self.network_dir(id).join("state.json"))
     }
 
+    /// Whether anything is recorded as made for a network. Does not read the record.
+    #[must_use]
+    pub fn has_network_state(&self, id: &Id) -> bool {
+        self.network_dir(id).join("state.json").exists()
+    }
+
     /// Remembers what was made for a network.
     ///
     /// # Errors

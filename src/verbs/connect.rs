@@ -125,7 +125,7 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<Connected, Error> {
         let others = self.store.endpoints_of(&target.key)?;
         refuse_second(network, &others)?;
-        let first = !self.is_up(network)?;
+        let first = !self.is_up(network);
         let network = self.up(network)?;
         let result = self.attach(wanted, &network, target, &others);
         if result.is_err() && first {
@@ -491,9 +491,10 @@ impl<K: Kernel> Rnet<K> {
     }
 
     fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
-        let network = self.store.network_state(&pending.state.endpoint.network)?.map(|state| state.network);
-        if let Some(network) = network.filter(|_| !others.is_empty()) {
-            for state in self.gateways(&network, &pending.state.endpoint, others)?.1 {
+        if !others.is_empty()
+            && let Some(made) = self.store.network_state(&pending.state.endpoint.network)?
+        {
+            for state in self.gateways(&made.network, &pending.state.endpoint, others)?.1 {
                 self.store.update(&state)?;
             }
         }

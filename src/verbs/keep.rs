@@ -202,7 +202,7 @@ impl<K: Kernel> Rnet<K> {
         self.take_back_dead()?;
         let mut names = Vec::new();
         for network in self.store.definitions()? {
-            if !self.is_up(&network)? {
+            if !self.is_up(&network) {
                 self.up(&network)?;
                 names.push(network.name.to_string());
             }

@@ -311,12 +311,9 @@ fn someone_in(identity: (u64, u64)) -> Option<String> {
 }
 
 impl<K: Kernel> Rnet<K> {
-    /// Whether the network's objects exist on this host now.
-    ///
-    /// # Errors
-    /// When the record cannot be read.
-    pub fn is_up(&self, network: &Network) -> Result<bool, Error> {
-        Ok(self.store.network_state(&network.id)?.is_some())
+    /// Whether the network's objects exist on this host now, by its record.
+    pub fn is_up(&self, network: &Network) -> bool {
+        self.store.has_network_state(&network.id)
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.
