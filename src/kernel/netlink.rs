@@ -184,7 +184,7 @@ impl Route {
     pub(super) fn run(
         &mut self,
         requests: Requests,
-        mut each: impl FnMut(RouteNetlinkMessage),
+        mut each: impl FnMut(&Answer<'_>),
     ) -> Result<(), (usize, Refusal)> {
         if requests.is_empty() {
             return Ok(());
@@ -196,9 +196,7 @@ impl Route {
         loop {
             let done = self.0.receive(|answer| {
                 if !is_verdict(&answer) {
-                    if let Some(message) = parse(&answer) {
-                        each(message);
-                    }
+                    each(&answer);
                     return false;
                 }
                 if let Some(refusal) = refusal(&answer)
@@ -214,28 +212,30 @@ impl Route {
         }
     }
 
-    /// Asks for one thing.
-    pub(super) fn get(
+    /// Asks for one thing, and reads the answer.
+    pub(super) fn get<T>(
         &mut self,
         message: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>, Refusal> {
+        read: impl Fn(&Answer<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
         let mut requests = Requests::default();
         requests.push(message, 0);
         let mut found = None;
-        self.run(requests, |answer| found = Some(answer)).map_err(|(_, refusal)| refusal)?;
+        self.run(requests, |answer| found = read(answer)).map_err(|(_, refusal)| refusal)?;
         Ok(found)
     }
 
-    /// Asks for all of a kind; a dump that was torn by a change is read again.
-    pub(super) fn dump(
+    /// Asks for all of a kind, and reads each answer; a dump that was torn by a change is read again.
+    pub(super) fn dump<T>(
         &mut self,
         message: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        read: impl Fn(&Answer<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
         for _ in 0..TORN_DUMPS {
             let mut requests = Requests::default();
             requests.push(message.clone(), NLM_F_DUMP);
             self.0.send(&requests.buffer)?;
-            if let Some(list) = self.read_dump()? {
+            if let Some(list) = self.read_dump(&read)? {
                 return Ok(list);
             }
         }
@@ -243,7 +243,7 @@ impl Route {
     }
 
     /// One dump, or nothing where it was torn.
-    fn read_dump(&mut self) -> Result<Option<Vec<RouteNetlinkMessage>>, Refusal> {
+    fn read_dump<T>(&mut self, read: impl Fn(&Answer<'_>) -> Option<T>) -> Result<Option<Vec<T>>, Refusal> {
         let mut list = Vec::new();
         let mut torn = false;
         let mut refused = None;
@@ -251,7 +251,7 @@ impl Route {
             let done = self.0.receive(|answer| {
                 torn |= answer.flags & DUMP_INTERRUPTED != 0;
                 refused = refused.take().or_else(|| refusal(&answer));
-                list.extend(parse(&answer));
+                list.extend(read(&answer));
                 answer.kind == DONE || is_verdict(&answer)
             })?;
             match (done, refused.take()) {
