@@ -39,6 +39,7 @@ pub(super) struct Answer<'a> {
 /// An open netlink socket, in the namespace in which it was opened.
 pub(super) struct Channel {
     socket: Socket,
+    /// The last datagram. Its room is never filled with zeros: those pages would be touched for nothing.
     answers: Vec<u8>,
 }
 
@@ -50,7 +51,7 @@ impl Channel {
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
-        Ok(Self { socket, answers: vec![0; LONGEST_ANSWER] })
+        Ok(Self { socket, answers: Vec::with_capacity(LONGEST_ANSWER) })
     }
 
     /// The socket itself, for options and for handing it on.
@@ -71,8 +72,9 @@ impl Channel {
 
     /// Reads one datagram and hands its messages to `each` until that returns `true`: then all is said.
     pub(super) fn receive(&mut self, mut each: impl FnMut(Answer<'_>) -> bool) -> Result<bool, Refusal> {
-        let length = retry(|| self.socket.recv(&mut self.answers.as_mut_slice(), 0))?;
-        let mut rest: &[u8] = &self.answers[..length];
+        self.answers.clear();
+        retry(|| self.socket.recv(&mut self.answers, 0))?;
+        let mut rest: &[u8] = &self.answers;
         while rest.len() >= HEADER {
             let field = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
             let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
