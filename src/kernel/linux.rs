@@ -9,7 +9,7 @@ use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Resourc
 use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
-    firewall::{self, Batch, Nft, TableName},
+    firewall::{self, Batch, Nft, Outcome, Rejected, TableName},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -126,9 +126,13 @@ impl<'a> Run<'a> {
         }
         let batch = std::mem::take(&mut self.queue.batch);
         let start = self.queue.start;
-        // All or nothing: no step of a refused batch was done.
+        let end = self.at;
         let nft = self.linux.nft().map_err(|refusal| Failed { at: start, done: start, refusal })?;
-        nft.run(&batch).map_err(|(at, refusal)| Failed { at, done: start, refusal })
+        nft.run(&batch).map_err(|rejected| {
+            // All or nothing: no step of a refused batch was done.
+            let done = if rejected.outcome == Outcome::Undone { start } else { end + 1 };
+            Failed { at: rejected.owner, done, refusal: rejected.refusal }
+        })
     }
 
     fn flush_requests(&mut self) -> Result<(), Failed> {
@@ -440,8 +444,8 @@ impl Linux {
             _ => return alone(self),
         };
         let mut first = Ok(());
-        let mut note = |result: Result<(), (usize, Refusal)>| match result {
-            Err((_, refusal)) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
+        let mut note = |result: Result<(), Rejected>| match result {
+            Err(Rejected { refusal, .. }) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
             _ => {}
         };
         if made.is_empty() {
@@ -450,7 +454,7 @@ impl Linux {
         // An element that is there may lead elsewhere than it must.
         for (make, unmake) in made.iter().zip(&unmade) {
             match self.nft()?.run(make) {
-                Err((_, refusal)) if refusal.errno == libc::EEXIST => {
+                Err(Rejected { refusal, .. }) if refusal.errno == libc::EEXIST => {
                     note(self.nft()?.run(unmake));
                     note(self.nft()?.run(make));
                 }

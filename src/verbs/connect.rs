@@ -569,7 +569,8 @@ impl<K: Kernel> Rnet<K> {
     fn heal(&mut self) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
         let mended = self.mend()?;
-        mended.iter().for_each(|difference| tracing::warn!("mended: {}: {}", difference.of, difference.step));
+        mended.iter().for_each(|difference| tracing::info!("mended: {}: {}", difference.of, difference.step));
+        tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
     }
 }
