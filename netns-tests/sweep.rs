@@ -115,7 +115,7 @@ const CONNECT: [&str; 6] = ["network", "connect", "-p", "8081:80", "blue", "web"
 const DISCONNECT: [&str; 4] = ["network", "disconnect", "blue", "web"];
 const REMOVE: [&str; 4] = ["network", "rm", "-f", "blue"];
 
-fn creates<'a>(lab: &'a Lab, run: impl Fn(&Sweep<'_>) -> usize) -> usize {
+fn creates(lab: &Lab, run: impl Fn(&Sweep<'_>) -> usize) -> usize {
     let after = |done: bool| {
         if done {
             lab.rn("network inspect blue").ok();

@@ -99,6 +99,14 @@ impl std::fmt::Display for ContainerRef {
 }
 
 impl ContainerRef {
+    /// The container of that name, shown as this one was given.
+    ///
+    /// # Errors
+    /// When the name is none.
+    pub fn renamed(&self, name: &str) -> Result<Self, Invalid> {
+        Ok(Self { given: self.given.clone(), means: name.parse()? })
+    }
+
     /// What the container is called, however it was given.
     #[must_use]
     pub fn name(&self) -> String {

@@ -246,7 +246,7 @@ impl Kernel for Fake {
 
     fn run(&mut self, steps: &[Step], netns: Option<&Identity>) -> Result<(), Failed> {
         for (at, step) in steps.iter().enumerate() {
-            self.step(step, netns).map_err(|refusal| Failed { at, sent: at, refusal })?;
+            self.step(step, netns).map_err(|refusal| Failed { at, done: at, refusal })?;
         }
         Ok(())
     }

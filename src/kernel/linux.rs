@@ -1,6 +1,6 @@
 //! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
 
-use std::{collections::HashMap, fs, net::IpAddr, path::Path};
+use std::{collections::HashMap, fs, net::IpAddr, os::fd::AsRawFd as _, path::Path};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
     }
 
     fn failed(&self, at: usize, refusal: Refusal) -> Failed {
-        Failed { at, sent: self.at, refusal }
+        Failed { at, done: self.at + 1, refusal }
     }
 
     /// Sends what is collected.
@@ -126,9 +126,9 @@ impl<'a> Run<'a> {
         }
         let batch = std::mem::take(&mut self.queue.batch);
         let start = self.queue.start;
-        let sent = self.at;
-        let nft = self.linux.nft().map_err(|refusal| Failed { at: start, sent, refusal })?;
-        nft.run(&batch).map_err(|(at, refusal)| Failed { at, sent, refusal })
+        // All or nothing: no step of a refused batch was done.
+        let nft = self.linux.nft().map_err(|refusal| Failed { at: start, done: start, refusal })?;
+        nft.run(&batch).map_err(|(at, refusal)| Failed { at, done: start, refusal })
     }
 
     fn flush_requests(&mut self) -> Result<(), Failed> {
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
         let at = self.at;
         let first = owners.first().copied().unwrap_or(at);
         let mut made = Vec::new();
-        let socket = self.socket(place).map_err(|refusal| Failed { at: first, sent: at, refusal })?;
+        let socket = self.socket(place).map_err(|refusal| Failed { at: first, done: at, refusal })?;
         let result = socket.run(requests, |answer| made.extend(Link::read(&answer)));
         for link in made {
             if let Some(peer) = self.peers.remove(&link.name) {
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
         }
         result.map_err(|(number, refusal)| Failed {
             at: owners.get(number).copied().unwrap_or(first),
-            sent: at,
+            done: at + 1,
             refusal,
         })
     }
@@ -348,7 +348,7 @@ impl<'a> Run<'a> {
     fn delete_link(&mut self, name: &InterfaceName, group: u32) -> Result<(), Failed> {
         self.flush()?;
         let at = self.at;
-        let fail = |refusal| Failed { at, sent: at, refusal };
+        let fail = |refusal| Failed { at, done: at + 1, refusal };
         let host = self.linux.host().map_err(fail)?;
         let found = link::find(host, name).map_err(fail)?;
         let Some(found) = found.filter(|found| found.group == group) else {
@@ -362,17 +362,27 @@ impl Linux {
     /// Sends a request that deletes the link with that index, and returns once it is gone.
     fn delete(&mut self, message: &RouteNetlinkMessage, index: u32) -> Result<(), Refusal> {
         match self.deletion {
-            Deletion::Wait => {
-                let mut requests = Requests::default();
-                requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
-                self.host()?.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
-            }
+            Deletion::Wait => self.delete_and_wait(message),
             Deletion::Behind => {
-                use std::os::fd::AsRawFd;
                 let held = self.nft.as_ref().map(|nft| nft.channel().socket().as_raw_fd());
-                Deleter::open()?.delete(message, index, held)
+                match Deleter::open().and_then(|deleter| deleter.delete(message, index, held)) {
+                    // No file or process to spare: then the wait is this one's to sit out.
+                    Err(refusal)
+                        if [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM]
+                            .contains(&refusal.errno) =>
+                    {
+                        self.delete_and_wait(message)
+                    }
+                    done => done,
+                }
             }
         }
+    }
+
+    fn delete_and_wait(&mut self, message: &RouteNetlinkMessage) -> Result<(), Refusal> {
+        let mut requests = Requests::default();
+        requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
+        self.host()?.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
     }
 
     /// The links of a network that goes as a whole go in one message.
@@ -458,7 +468,7 @@ impl Linux {
             if matches!(steps[at], Step::Remove(Resource::Veth { .. })) {
                 run.flush()?;
                 if let Some((count, result)) = run.linux.delete_group(&steps[at..]) {
-                    result.map_err(|refusal| Failed { at, sent: at + count, refusal })?;
+                    result.map_err(|refusal| Failed { at, done: at + count, refusal })?;
                     at += count;
                     continue;
                 }

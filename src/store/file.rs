@@ -184,6 +184,16 @@ fn set_aside(path: &Path, reason: String) -> Error {
     }
 }
 
+/// Moves a record to a place where none is.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows how.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => fs::rename(from, to),
+        moved => Ok(moved?),
+    }
+}
+
 /// Removes a file, and what a killed writer may have left beside it; one that is not there is no error.
 pub(super) fn remove_with_rest(path: &Path) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -22,6 +22,8 @@ pub struct Numbers {
     bytes: Vec<u8>,
     before: Vec<u8>,
     length: usize,
+    /// The file is not there, or not of its length: what is taken must be looked up in the records.
+    doubtful: bool,
 }
 
 impl Numbers {
@@ -42,7 +44,13 @@ impl Numbers {
                 some => read += some,
             }
         }
-        let mut numbers = Self { file, before: bytes.clone(), bytes, length };
+        let whole = file
+            .as_ref()
+            .is_some_and(|file| file.metadata().is_ok_and(|data| data.len() == bytes.len() as u64));
+        if !whole {
+            bytes.fill(0);
+        }
+        let mut numbers = Self { file, before: bytes.clone(), bytes, length, doubtful: !whole };
         numbers.turn(now);
         Ok(numbers)
     }
@@ -83,6 +91,12 @@ impl Numbers {
             None
         };
         search(&all).or_else(|| search(&all[..1]))
+    }
+
+    /// Whether the records must say what is taken.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Whether the number is taken.

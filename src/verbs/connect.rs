@@ -52,6 +52,8 @@ pub struct Connect {
     pub gateway_priority: i32,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
+    /// The network may become the container's default route, if it is the best of its networks for that.
+    pub default_route: bool,
     /// Who asks: `rnet`, or the name of an orchestrator.
     pub owner: String,
 }
@@ -72,6 +74,7 @@ impl Connect {
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
+            default_route: true,
             owner: "rnet".to_owned(),
         }
     }
@@ -107,12 +110,13 @@ impl<K: Kernel> Rnet<K> {
         self.wake()?;
         let network = self.network(&wanted.network)?;
         self.refuse_unconnectable(&network)?;
+        let wanted = &Connect { container: self.resolve(&wanted.container)?, ..wanted.clone() };
         let target = self.target(wanted)?;
         if mode == Mode::Show {
             return self.show(wanted, &network, &target);
         }
-        self.take_back_dead()?;
         let _lock = self.store.lock_container(&target.key)?;
+        self.take_back_dead(Some(&target.key))?;
         let result = self.connect_locked(wanted, &network, &target);
         if result.is_err() {
             self.store.leave_container(&target.key);
@@ -173,18 +177,27 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<Connected, Error> {
         let mut skip = Vec::new();
         let mut healed = false;
+        let mut wanted = wanted.clone();
         loop {
-            let pending = self.reserve(wanted, network, target, others, &skip)?;
+            let pending = self.reserve(&wanted, network, target, others, &skip)?;
             let (before, after) = self.with_gateways(network, &pending.state, others)?;
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
             let error = match self.kernel.apply(&plan, Some(&target.netns)) {
-                Ok(()) => {
-                    self.commit(&pending, others)?;
-                    return Ok(Connected { network: network.clone(), endpoint, plan });
-                }
+                Ok(()) => match self.commit(&pending, others) {
+                    Ok(()) => return Ok(Connected { network: network.clone(), endpoint, plan }),
+                    Err(error) => {
+                        let left = self.kernel.settle(&plan.undo(plan.steps.len()), Some(&target.netns));
+                        left.iter().for_each(|(step, refusal)| tracing::warn!("{step}: {refusal}"));
+                        error
+                    }
+                },
                 Err(error) => error,
             };
+            if matches!(&error, Error::Apply { left_behind, .. } if !left_behind.is_empty()) {
+                // Its record stays pending: the next command tries again to take back what is left.
+                return Err(error);
+            }
             self.release(&pending.state, Rest::No)?;
             self.store.forget(pending)?;
             let error = self.explain(error, network, target, &endpoint);
@@ -192,9 +205,13 @@ impl<K: Kernel> Rnet<K> {
                 Error::InterfaceTaken { .. } if wanted.interface.is_none() && skip.len() < 64 => {
                     skip.push(endpoint.interface)
                 }
+                Error::RouteTaken { .. } if others.is_empty() && wanted.default_route => {
+                    tracing::warn!("{error}: it stays");
+                    wanted.default_route = false;
+                }
                 Error::Apply { reason, .. } if !healed && reason.is_missing() => {
                     healed = true;
-                    self.heal(network)?;
+                    self.heal()?;
                 }
                 _ => return Err(error),
             }
@@ -226,6 +243,7 @@ impl<K: Kernel> Rnet<K> {
             libc::EEXIST if on_veth => {
                 Error::InterfaceTaken { container: name, interface: endpoint.interface.to_string() }
             }
+            libc::EEXIST if step.starts_with("+ default route ") => Error::RouteTaken { container: name },
             libc::EEXIST if step.starts_with("+ port ") => {
                 Error::MacTaken { mac: endpoint.mac, network: network.name.to_string() }
             }
@@ -357,6 +375,8 @@ impl<K: Kernel> Rnet<K> {
         if self.store.network_state(&network.id)?.is_none_or(|made| made.pending) {
             return Err(gone());
         }
+        // From the choice of ports until the record names them, nobody else chooses.
+        let _ports = if wanted.ports.is_empty() { None } else { Some(self.store.lock_ports()?) };
         let result = self.reserve_into(&mut state, wanted, network, others);
         match result.and_then(|()| self.store.reserve(state.clone())) {
             Ok(pending) => Ok(pending),
@@ -372,13 +392,16 @@ impl<K: Kernel> Rnet<K> {
         others: &[EndpointState],
     ) -> Result<(), Error> {
         for pool in &network.pools {
+            self.rebuild_if_doubtful(network, pool)?;
             let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
             let address = self.take_address(network, pool, static_address)?;
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
         self.take_ports(network, wanted, &mut state.endpoint, Mode::Do)?;
-        state.endpoint.gateways = self.gateways(network, &state.endpoint, others)?.0;
+        if wanted.default_route {
+            state.endpoint.gateways = self.gateways(network, &state.endpoint, others)?.0;
+        }
         state.made = Self::driver(network)?.endpoint(network, &state.endpoint)?;
         Ok(())
     }
@@ -403,6 +426,20 @@ impl<K: Kernel> Rnet<K> {
             Some(address) => self.take_static(network, pool, address),
             None => self.take_lowest(network, pool),
         }
+    }
+
+    /// An index that is missing or damaged is made again from the records.
+    fn rebuild_if_doubtful(&self, network: &Network, pool: &Pool) -> Result<(), Error> {
+        let now = super::uptime();
+        let open = |numbers: &mut crate::store::Numbers| Ok(numbers.is_doubtful());
+        if !self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, open)? {
+            return Ok(());
+        }
+        let used = self.used(network, pool)?;
+        self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
+            numbers.rebuild(used.into_iter());
+            Ok(())
+        })
     }
 
     fn take_static(&mut self, network: &Network, pool: &Pool, address: IpAddr) -> Result<IpAddr, Error> {
@@ -526,16 +563,13 @@ impl<K: Kernel> Rnet<K> {
         self.store.commit(pending)
     }
 
-    /// The objects of a network that somebody deleted are made again.
-    fn heal(&mut self, network: &Network) -> Result<(), Error> {
+    /// Somebody deleted what the network needs: everything that is missing on this host is made again, other containers'
+    /// links and ports included.
+    fn heal(&mut self) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
-        let Some(state) = self.store.network_state(&network.id)? else { return Ok(()) };
-        let mut wanted = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
-        wanted.extend(state.made);
-        let found =
-            self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at the host", refusal))?;
-        let found: Vec<Resource> = found.into_iter().flatten().collect();
-        self.kernel.apply(&Plan::between(&found, &wanted), None)
+        let mended = self.mend()?;
+        mended.iter().for_each(|difference| tracing::warn!("mended: {}: {}", difference.of, difference.step));
+        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<Plan, Error> {
         self.wake()?;
         let network = self.network(reference)?;
+        let container = &self.resolve(container)?;
         let key = container.key();
         let not_connected =
             || Error::NotConnected { container: container.to_string(), network: network.name.to_string() };
@@ -34,7 +35,7 @@ impl<K: Kernel> Rnet<K> {
             let state = self.store.endpoint(&network.id, &key)?.ok_or_else(not_connected)?;
             return self.disconnect_plan(&network, &state);
         }
-        self.take_back_dead()?;
+        self.take_back_dead(None)?;
         if self.store.endpoint(&network.id, &key)?.is_none() {
             return Err(not_connected());
         }
@@ -110,6 +111,10 @@ impl<K: Kernel> Rnet<K> {
             let _lock = self.store.lock_network(&network)?;
             self.release_addresses(&network, endpoint, rest)?;
         }
+        if endpoint.ports.is_empty() {
+            return Ok(());
+        }
+        let _ports = self.store.lock_ports()?;
         self.release_ports(&endpoint.ports, rest)
     }
 
@@ -216,11 +221,11 @@ impl<K: Kernel> Rnet<K> {
 
     /// After an endpoint of a dead process was taken back, nobody knows which default routes its container has: those
     /// that fall to its other endpoints are looked for, and set.
+    ///
+    /// The caller holds the container's lock.
     pub(super) fn settle_container(&mut self, key: &str) -> Result<(), Error> {
-        let _lock = self.store.lock_container(key)?;
         let mut others = self.store.endpoints_of(key)?;
         if others.is_empty() {
-            self.store.leave_container(key);
             return Ok(());
         }
         for handover in self.handed_over(&others)? {

@@ -74,6 +74,11 @@ impl<K: Kernel> Rnet<K> {
     pub fn repair(&mut self) -> Result<Vec<Difference>, Error> {
         self.wake()?;
         self.recover()?;
+        self.mend()
+    }
+
+    /// Makes the kernel agree with the records of this instance, whosever they are.
+    pub(super) fn mend(&mut self) -> Result<Vec<Difference>, Error> {
         let mut mended = Vec::new();
         for part in self.parts(&[])? {
             let plan = self.difference(&part)?;
@@ -137,6 +142,15 @@ impl<K: Kernel> Rnet<K> {
         Ok(parts)
     }
 
+    /// How many endpoints dead processes left in the making or unmaking.
+    fn unfinished(&self) -> Result<usize, Error> {
+        let mut count = 0;
+        for (id, _) in self.store.pending()? {
+            count += usize::from(self.store.dead(&id)?.is_some());
+        }
+        Ok(count)
+    }
+
     /// The namespace of an endpoint, if it is still there.
     fn namespace_of(&self, state: &EndpointState) -> Option<K::Netns> {
         self.still_there(&state.endpoint.container)
@@ -148,7 +162,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records cannot be read, or a step fails.
     pub fn collect_garbage(&mut self, pretend: bool) -> Result<Garbage, Error> {
         self.wake()?;
-        let mut garbage = Garbage { unfinished: self.store.dead()?.len(), ..Garbage::default() };
+        let mut garbage = Garbage { unfinished: self.unfinished()?, ..Garbage::default() };
         garbage.abandoned = self.store.abandoned()?.into_iter().map(|(key, _)| key).collect();
         if !pretend {
             self.reap()?;
@@ -189,7 +203,7 @@ impl<K: Kernel> Rnet<K> {
         let mut networks = self.store.definitions()?;
         networks.extend(made.filter(|network| !networks.contains(network)).collect::<Vec<_>>());
         for network in networks {
-            self.remove_all(&network, Vec::new())?;
+            self.remove_all(&network, Vec::new(), true)?;
         }
         self.store.erase()
     }

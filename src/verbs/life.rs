@@ -49,23 +49,37 @@ impl<K: Kernel> Rnet<K> {
             return Err(Error::OtherHost { path: self.store.run_dir().into(), by });
         }
         let _lock = self.store.lock_host()?;
-        self.store.forget_life()
+        // Another command may have come first: then the state is of this life already.
+        match self.store.host_state()? {
+            Some(state) if state.life != life => self.store.forget_life(),
+            _ => Ok(()),
+        }
     }
 
-    /// Takes back what dead processes left in the making or unmaking.
+    /// Takes back what dead processes left in the making or unmaking. `held`: the container whose lock the caller
+    /// holds already.
     ///
     /// # Errors
     /// When records cannot be read or removed.
-    pub fn take_back_dead(&mut self) -> Result<usize, Error> {
-        let dead = self.store.dead()?;
-        let count = dead.len();
-        for pending in dead {
-            let (key, network) = (pending.state.key.clone(), pending.state.endpoint.network);
+    pub fn take_back_dead(&mut self, held: Option<&str>) -> Result<usize, Error> {
+        let mut count = 0;
+        for (id, key) in self.store.pending()? {
+            let lock = if held == Some(key.as_str()) { None } else { self.store.try_lock_container(&key)? };
+            if lock.is_none() && held != Some(key.as_str()) {
+                continue;
+            }
+            let Some(pending) = self.store.dead(&id)? else { continue };
+            let network = pending.state.endpoint.network;
             self.unmake_in(pending)?;
             self.settle_container(&key)?;
+            if lock.is_some() {
+                self.store.leave_container(&key);
+            }
+            drop(lock);
             if let Some(made) = self.store.network_state(&network)? {
                 self.down_if_unused(&made.network)?;
             }
+            count += 1;
         }
         Ok(count)
     }
@@ -76,7 +90,7 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When records cannot be read or written, or a step fails.
     pub fn recover(&mut self) -> Result<(), Error> {
-        self.take_back_dead()?;
+        self.take_back_dead(None)?;
         for state in self.store.network_states()? {
             self.down_if_unused(&state.network)?;
         }
@@ -179,14 +193,34 @@ impl<K: Kernel> Rnet<K> {
         self.share(&shared)?;
         let mut state = NetworkState { network, pending: true, made: own };
         self.store.set_network_state(&state)?;
-        if let Err(error) = self.kernel.apply(&Plan::between(&[], &state.made), None) {
+        if let Err(error) = self.make_own(&shared, &state.made) {
             self.store.clear_network_state(&state.network.id)?;
             self.unshare()?;
             return Err(name_clash(error, &state.network));
         }
         state.pending = false;
-        self.store.set_network_state(&state)?;
+        if let Err(error) = self.store.set_network_state(&state) {
+            self.kernel.settle(&Plan::between(&state.made, &[]), None);
+            self.store.clear_network_state(&state.network.id)?;
+            self.unshare()?;
+            return Err(error);
+        }
         Ok(state.network)
+    }
+
+    /// Makes what is the network's own. Where what networks share was deleted by somebody (a flushed ruleset), that is
+    /// made again first.
+    fn make_own(&mut self, shared: &[Resource], own: &[Resource]) -> Result<(), Error> {
+        let plan = Plan::between(&[], own);
+        match self.kernel.apply(&plan, None) {
+            Err(Error::Apply { reason, .. }) if reason.is_missing() => {}
+            made => return made,
+        }
+        if let Some(state) = self.store.host_state()? {
+            self.store.set_host_state(&HostState { pending: true, ..state })?;
+        }
+        self.share(shared)?;
+        self.kernel.apply(&plan, None)
     }
 
     /// A network that was removed meanwhile is not made again.
@@ -375,15 +409,22 @@ fn name_clash(error: Error, network: &Network) -> Error {
     }
 }
 
-/// A living process in the namespace, if there is one.
+/// What keeps the namespace alive, if anything does: a process, or a mount (`ip netns`).
 fn someone_in(identity: (u64, u64)) -> Option<String> {
     use std::os::unix::fs::MetadataExt as _;
     let processes = fs::read_dir("/proc").ok()?;
-    processes.flatten().find_map(|entry| {
+    let process = processes.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let data = fs::metadata(entry.path().join("ns/net")).ok()?;
         ((data.dev(), data.ino()) == identity).then(|| format!("process {pid}"))
-    })
+    });
+    let mount = || {
+        let wanted = format!("net:[{}]", identity.1);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let line = mounts.lines().find(|line| line.split(' ').nth(3) == Some(wanted.as_str()))?;
+        Some(format!("mounted at {}", crate::error::shown(line.split(' ').nth(4)?)))
+    };
+    process.or_else(mount)
 }
 
 impl<K: Kernel> Rnet<K> {

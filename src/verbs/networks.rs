@@ -258,6 +258,12 @@ impl<K: Kernel> Rnet<K> {
     /// When the records cannot be read.
     pub fn networks(&self) -> Result<Vec<Network>, Error> {
         let mut list = self.store.definitions()?;
+        // A definition that was damaged or lost is still known by what was made for it.
+        for state in self.store.network_states()?.into_iter().filter(|state| !state.pending) {
+            if !is_builtin(&state.network) && !list.iter().any(|network| network.id == state.network.id) {
+                list.push(state.network);
+            }
+        }
         for network in self.builtin()? {
             let made = self.store.network_state(&network.id)?.map(|state| state.network);
             list.push(made.unwrap_or(network));
@@ -271,11 +277,12 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When there is none, or more than one.
     pub fn network(&self, reference: &str) -> Result<Network, Error> {
-        if let Ok(name) = Name::parse("network", reference)
-            && let Some(network) = self.store.definition(&name)?
-        {
-            return Ok(network);
-        }
+        let damaged = match Name::parse("network", reference).map(|name| self.store.definition(&name)) {
+            Ok(Ok(Some(network))) => return Ok(network),
+            Ok(Err(error @ Error::Damaged { .. })) => Some(error),
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(None)) | Err(_) => None,
+        };
         let list = self.networks()?;
         if let Some(network) = list.iter().find(|network| network.name.as_str() == reference) {
             return Ok(network.clone());
@@ -286,7 +293,7 @@ impl<K: Kernel> Rnet<K> {
         match (matching.next(), matching.count()) {
             (Some(network), 0) => Ok(network),
             (Some(_), more) => Err(Error::NetworkAmbiguous { prefix: shown(reference), count: more + 1 }),
-            (None, _) => Err(Error::NetworkNotFound { name: shown(reference) }),
+            (None, _) => Err(damaged.unwrap_or_else(|| Error::NetworkNotFound { name: shown(reference) })),
         }
     }
 
@@ -323,7 +330,7 @@ impl<K: Kernel> Rnet<K> {
             refuse_endpoints(&network, &endpoints, force)?;
             endpoints
         };
-        self.remove_all(&network, endpoints)?;
+        self.remove_all(&network, endpoints, force)?;
         Ok((network, Plan::default()))
     }
 
@@ -350,9 +357,10 @@ impl<K: Kernel> Rnet<K> {
         &mut self,
         network: &Network,
         endpoints: Vec<EndpointState>,
+        force: bool,
     ) -> Result<(), Error> {
         let removal = self.store.lock_removal(network)?;
-        let made = self.begin_removal(network)?;
+        let made = self.begin_removal(network, force)?;
         let mut keys: Vec<String> = endpoints
             .into_iter()
             .chain(self.store.all_endpoints(&network.id)?)
@@ -375,10 +383,12 @@ impl<K: Kernel> Rnet<K> {
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
+        let ports = self.store.lock_ports()?;
         for pending in recalled {
             self.release_ports(&pending.state.endpoint.ports, super::disconnect::Rest::Yes)?;
             self.store.forget(pending)?;
         }
+        drop(ports);
         keys.iter().for_each(|key| self.store.leave_container(key));
         self.take_gateways(others);
         drop((removal, lock));
@@ -387,9 +397,10 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// From now on nobody connects. Returns what was made for the network.
-    fn begin_removal(&mut self, network: &Network) -> Result<NetworkState, Error> {
+    fn begin_removal(&mut self, network: &Network, force: bool) -> Result<NetworkState, Error> {
         let _host = self.store.lock_host()?;
         let _lock = self.store.lock_network(network)?;
+        refuse_endpoints(network, &self.store.all_endpoints(&network.id)?, force)?;
         let state = self.store.network_state(&network.id)?;
         let state = NetworkState {
             pending: true,

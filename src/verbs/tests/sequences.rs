@@ -85,9 +85,7 @@ impl Model {
             model.networks.insert(name);
             for state in lab.rnet.endpoints(network).unwrap() {
                 let is_it = |container: &&str| **container == state.endpoint.container.name;
-                model
-                    .connected
-                    .insert((name, CONTAINERS.into_iter().find(|container| is_it(container)).unwrap()));
+                model.connected.insert((name, CONTAINERS.into_iter().find(|c| is_it(c)).unwrap()));
             }
         }
         model
@@ -206,13 +204,13 @@ fn check(commands: &[(Command, Mishap)]) {
     for network in 1..NETWORKS.len() {
         run(&mut lab.rnet, &Command::Create { network, internal: false }).unwrap();
     }
-    let mut before = Model::of(&lab);
     for (command, mishap) in commands {
         if let Command::Restart { container } = command {
             lab.kernel().end(&netns(CONTAINERS[*container]));
             lab.start(CONTAINERS[*container]);
             continue;
         }
+        let before = Model::of(&lab);
         let after = before.after(command, &mut lab);
         let (result, happened) = match *mishap {
             Mishap::Nothing => (Some(run(&mut lab.rnet, command)), false),
@@ -242,7 +240,6 @@ fn check(commands: &[(Command, Mishap)]) {
             }
         }
         assert_sound(&lab);
-        before = now;
     }
     lab.rnet.repair().unwrap();
     assert_eq!(lab.rnet.check(&[]).unwrap(), [], "after a repair nothing differs");
