@@ -1,5 +1,7 @@
 //! What must exist, as text: for networks and endpoints of every kind that the drivers know.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, fmt::Display};
 
 use rnetkit_drivers::{
