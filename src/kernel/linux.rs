@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
         let first = owners.first().copied().unwrap_or(at);
         let mut made = Vec::new();
         let socket = self.socket(place).map_err(|refusal| Failed { at: first, done: at, refusal })?;
-        let result = socket.run(requests, |answer| made.extend(Link::read(&answer)));
+        let result = socket.run(requests, |answer| made.extend(Link::read(answer)));
         for link in made {
             if let Some(peer) = self.peers.remove(&link.name) {
                 self.indexes.insert((Place::Container, peer), link.peer);
@@ -525,16 +525,12 @@ impl Kernel for Linux {
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
         let host = self.host()?;
-        let links = host.dump(&link::list())?;
-        let names: HashMap<u32, String> =
-            links.iter().filter_map(Link::read).map(|link| (link.index, link.name)).collect();
+        let links = host.dump(&link::list(), Link::read)?;
+        let names: HashMap<u32, String> = links.into_iter().map(|link| (link.index, link.name)).collect();
         let mut known = resolvers();
         for ipv6 in [false, true] {
-            let routes = host.dump(&route::list(ipv6))?;
-            let routes = routes
-                .iter()
-                .filter_map(route::read)
-                .filter(|route| route.is_unicast && route.destination.prefix() > 0);
+            let routes = host.dump(&route::list(ipv6), route::read)?.into_iter();
+            let routes = routes.filter(|route| route.is_unicast && route.destination.prefix() > 0);
             known.extend(routes.map(|route| {
                 let link = names.get(&route.link).map_or("another interface", String::as_str);
                 Known { subnet: route.destination, how: format!("the host's route through {link}") }

@@ -554,9 +554,10 @@ impl<K: Kernel> Rnet<K> {
     }
 
     fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
-        let network = self.store.network_state(&pending.state.endpoint.network)?.map(|state| state.network);
-        if let Some(network) = network.filter(|_| !others.is_empty()) {
-            for state in self.gateways(&network, &pending.state.endpoint, others)?.1 {
+        if !others.is_empty()
+            && let Some(made) = self.store.network_state(&pending.state.endpoint.network)?
+        {
+            for state in self.gateways(&made.network, &pending.state.endpoint, others)?.1 {
                 self.store.update(&state)?;
             }
         }
