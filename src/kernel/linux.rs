@@ -4,11 +4,12 @@ use std::{collections::HashMap, fs, net::IpAddr, os::fd::AsRawFd as _, path::Pat
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
+    conntrack::{self, Change},
     firewall::{self, Batch, Nft, Outcome, Rejected, TableName},
     link::{self, Link, Veth},
     listeners, neighbour,
@@ -69,6 +70,8 @@ struct Queue {
     /// The step that each request is for.
     owners: Vec<usize>,
     batch: Batch,
+    /// Published ports in the batch that have flows which the kernel must forget once it is run.
+    flows: Vec<(Publication, Change)>,
     /// The first step that is not yet sent.
     start: usize,
 }
@@ -132,7 +135,9 @@ impl<'a> Run<'a> {
             // All or nothing: no step of a refused batch was done.
             let done = if rejected.outcome == Outcome::Undone { start } else { end + 1 };
             Failed { at: rejected.owner, done, refusal: rejected.refusal }
-        })
+        })?;
+        self.linux.forget_flows(&std::mem::take(&mut self.queue.flows));
+        Ok(())
     }
 
     fn flush_requests(&mut self) -> Result<(), Failed> {
@@ -175,6 +180,13 @@ impl<'a> Run<'a> {
             self.queue.start = self.at;
         }
         Ok((&mut self.queue.batch, self.linux.table.clone()))
+    }
+
+    /// Notes that a published port changes with the batch in hand.
+    fn changed(&mut self, publication: &Publication, change: Change) {
+        if conntrack::concerns(publication) {
+            self.queue.flows.push((publication.clone(), change));
+        }
     }
 
     /// The index of a link; asks the kernel where it is not known from its making.
@@ -257,6 +269,7 @@ impl<'a> Run<'a> {
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::publish(batch, &table, publication, at);
+                self.changed(publication, Change::Opened);
             }
         }
         Ok(())
@@ -343,6 +356,7 @@ impl<'a> Run<'a> {
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::unpublish(batch, &table, publication, at);
+                self.changed(publication, Change::Closed);
             }
         }
         Ok(())
@@ -421,6 +435,26 @@ impl Linux {
         Some((count, result))
     }
 
+    /// Makes the kernel forget flows that the changes put in the wrong. The ports themselves are right by then, so
+    /// a kernel that refuses is no reason to take them back: the flows then end by themselves.
+    fn forget_flows(&mut self, changes: &[(Publication, Change)]) {
+        if changes.is_empty() {
+            return;
+        }
+        let forgotten = self
+            .addresses()
+            .and_then(|locals| conntrack::forget(self.nft()?.channel_mut(), changes, &locals));
+        if let Err(refusal) = forgotten {
+            tracing::warn!("UDP flows of published ports are not forgotten: {refusal}");
+        }
+    }
+
+    /// The host's own addresses.
+    fn addresses(&mut self) -> Result<Vec<IpAddr>, Refusal> {
+        let list = self.host()?.dump(&address::list(), address::read)?;
+        Ok(list.into_iter().map(|(_, address)| address.ip()).collect())
+    }
+
     /// Does one step as far as it is not done yet, element by element.
     fn settle_step(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
         let alone = |linux: &mut Self| {
@@ -460,6 +494,15 @@ impl Linux {
                 }
                 result => note(result),
             }
+        }
+        match step {
+            Step::Create(Resource::Published(port)) if conntrack::concerns(port) => {
+                self.forget_flows(&[(port.clone(), Change::Opened)]);
+            }
+            Step::Remove(Resource::Published(port)) if conntrack::concerns(port) => {
+                self.forget_flows(&[(port.clone(), Change::Closed)]);
+            }
+            _ => {}
         }
         first
     }

@@ -3,6 +3,7 @@
 
 mod address;
 mod behind;
+mod conntrack;
 mod fake;
 mod find;
 mod firewall;

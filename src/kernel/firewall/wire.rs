@@ -300,4 +300,10 @@ impl Nft {
     pub(in super::super) fn channel(&self) -> &Channel {
         &self.0
     }
+
+    /// The socket below, for the other parts of netfilter: it serves them all, and a second one would cost its
+    /// closing.
+    pub(in super::super) fn channel_mut(&mut self) -> &mut Channel {
+        &mut self.0
+    }
 }
