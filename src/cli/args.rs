@@ -103,6 +103,7 @@ impl Command {
 }
 
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(crate) enum NetworkCommand {
     /// Create a network and print its id
     Create(Create),

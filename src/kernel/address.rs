@@ -9,6 +9,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::AddressMessageBuilder;
 
+use super::netlink::{Answer, parse};
+
 /// Adds an address. An IPv6 address is usable at once: rnet itself keeps addresses unique.
 pub(super) fn add(index: u32, address: IpNetwork) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewAddress(message(index, address))
@@ -40,8 +42,8 @@ fn message(index: u32, address: IpNetwork) -> AddressMessage {
 }
 
 /// Link and address of an answer.
-pub(super) fn read(message: &RouteNetlinkMessage) -> Option<(u32, IpNetwork)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+pub(super) fn read(answer: &Answer<'_>) -> Option<(u32, IpNetwork)> {
+    let Some(RouteNetlinkMessage::NewAddress(message)) = parse(answer) else { return None };
     let mut found: Option<IpAddr> = None;
     for attribute in &message.attributes {
         match attribute {

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::{
     Refusal,
     link::Link,
-    netlink::{Requests, Route, parse},
+    netlink::{Requests, Route},
 };
 
 /// `RTNLGRP_LINK` of `linux/rtnetlink.h`.
@@ -97,8 +97,7 @@ impl Deleter {
     fn hears_of_end(&mut self, index: u32) -> Result<bool, Refusal> {
         const DELETED: u16 = 17;
         let heard = self.hears.channel().receive(|answer| {
-            answer.kind == DELETED
-                && parse(&answer).as_ref().and_then(Link::read).is_some_and(|link| link.index == index)
+            answer.kind == DELETED && Link::read(&answer).is_some_and(|link| link.index == index)
         });
         match heard {
             // Too much was announced at once: the child's end will tell.

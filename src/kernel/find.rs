@@ -23,15 +23,14 @@ struct Seen {
 impl Seen {
     fn of(socket: &mut Route) -> Result<Self, Refusal> {
         let links = socket
-            .dump(&link::list())?
-            .iter()
-            .filter_map(Link::read)
+            .dump(&link::list(), Link::read)?
+            .into_iter()
             .map(|link| (link.name.clone(), link))
             .collect();
-        let addresses = socket.dump(&address::list())?.iter().filter_map(address::read).collect();
+        let addresses = socket.dump(&address::list(), address::read)?;
         let mut routes = Vec::new();
         for ipv6 in [false, true] {
-            routes.extend(socket.dump(&route::list(ipv6))?.iter().filter_map(route::read));
+            routes.extend(socket.dump(&route::list(ipv6), route::read)?);
         }
         Ok(Self { links, addresses, routes })
     }

@@ -2,18 +2,17 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
-        LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
     },
 };
 use rnetkit_drivers::{InterfaceName, MacAddress};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::Refusal;
+use super::{Refusal, netlink::Answer};
 
 /// What is made must not exist, and its index comes back.
 pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO | NLM_F_ACK;
@@ -161,56 +160,85 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Reads an answer.
-    pub(super) fn read(message: &RouteNetlinkMessage) -> Option<Self> {
-        let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else {
+    /// Reads an answer, as far as rnet needs it: `netlink-packet-route` reads a whole link, and that
+    /// shows in the time of a connect.
+    pub(super) fn read(answer: &Answer<'_>) -> Option<Self> {
+        /// `RTM_NEWLINK` and `RTM_DELLINK` of `linux/rtnetlink.h`.
+        const LINKS: [u16; 2] = [16, 17];
+        /// Bytes of `struct ifinfomsg`, with index and flags at these places.
+        const HEADER: usize = 16;
+        const INDEX: usize = 4;
+        const FLAGS: usize = 8;
+        let (header, attributes) = answer.body.split_at_checked(HEADER)?;
+        if !LINKS.contains(&answer.kind) {
             return None;
-        };
-        let LinkHeader { index, flags, .. } = message.header;
-        let mut link = Self { index, up: flags.contains(LinkFlags::Up), ..Self::default() };
-        message.attributes.iter().for_each(|attribute| link.take(attribute));
+        }
+        let up = LinkFlags::from_bits_truncate(number(&header[FLAGS..])).contains(LinkFlags::Up);
+        let mut link = Self { index: number(&header[INDEX..]), up, ..Self::default() };
+        for attribute in NlasIterator::new(attributes).flatten() {
+            link.take(attribute.kind(), attribute.value());
+        }
         Some(link)
     }
 
-    fn take(&mut self, attribute: &LinkAttribute) {
-        match attribute {
-            LinkAttribute::IfName(name) => self.name.clone_from(name),
-            LinkAttribute::Address(mac) => self.mac.clone_from(mac),
-            LinkAttribute::Mtu(mtu) => self.mtu = *mtu,
-            LinkAttribute::Group(group) => self.group = *group,
-            LinkAttribute::Controller(master) => self.master = *master,
-            LinkAttribute::Link(peer) => self.peer = *peer,
-            LinkAttribute::IfAlias(alias) => self.alias.clone_from(alias),
-            LinkAttribute::LinkInfo(list) => list.iter().for_each(|info| self.take_info(info)),
+    fn take(&mut self, kind: u16, value: &[u8]) {
+        match kind {
+            libc::IFLA_IFNAME => self.name = text(value),
+            libc::IFLA_ADDRESS => self.mac = value.to_vec(),
+            libc::IFLA_MTU => self.mtu = number(value),
+            libc::IFLA_GROUP => self.group = number(value),
+            libc::IFLA_MASTER => self.master = number(value),
+            libc::IFLA_LINK => self.peer = number(value),
+            libc::IFLA_IFALIAS => self.alias = text(value),
+            libc::IFLA_LINKINFO => {
+                NlasIterator::new(value).flatten().for_each(|info| self.take_info(info.kind(), info.value()))
+            }
             _ => {}
         }
     }
 
-    fn take_info(&mut self, info: &LinkInfo) {
-        use netlink_packet_route::link::InfoPortData;
-        match info {
-            LinkInfo::Kind(kind) => self.kind = kind.to_string(),
-            LinkInfo::PortData(InfoPortData::BridgePort(flags)) => {
-                self.is_port = true;
-                for flag in flags {
-                    match flag {
-                        InfoBridgePort::Isolated(on) => self.isolated = *on,
-                        InfoBridgePort::HairpinMode(on) => self.hairpin = *on,
-                        InfoBridgePort::Learning(on) => self.learning = *on,
-                        _ => {}
-                    }
-                }
+    /// What kind of link it is, and of what kind of link it is a port; the kernel says that before the flags.
+    fn take_info(&mut self, kind: u16, value: &[u8]) {
+        match kind {
+            libc::IFLA_INFO_KIND => self.kind = text(value),
+            libc::IFLA_INFO_SLAVE_KIND => self.is_port = text(value) == "bridge",
+            libc::IFLA_INFO_SLAVE_DATA if self.is_port => {
+                NlasIterator::new(value)
+                    .flatten()
+                    .for_each(|flag| self.take_flag(flag.kind(), flag.value() == [1]));
             }
+            _ => {}
+        }
+    }
+
+    fn take_flag(&mut self, kind: u16, on: bool) {
+        /// `IFLA_BRPORT_MODE`, `IFLA_BRPORT_LEARNING` and `IFLA_BRPORT_ISOLATED` of `linux/if_link.h`.
+        const HAIRPIN: u16 = 4;
+        const LEARNING: u16 = 8;
+        const ISOLATED: u16 = 33;
+        match kind {
+            HAIRPIN => self.hairpin = on,
+            LEARNING => self.learning = on,
+            ISOLATED => self.isolated = on,
             _ => {}
         }
     }
 }
 
+/// A number in the machine's own order; 0 where there are not enough bytes.
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().copied().map_or(0, u32::from_ne_bytes)
+}
+
+/// A text up to its closing NUL.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// Finds a link by name; `None` where there is none.
 pub(super) fn find(route: &mut super::netlink::Route, name: &InterfaceName) -> Result<Option<Link>, Refusal> {
-    match route.get(get(name)) {
-        Ok(answer) => Ok(answer.as_ref().and_then(Link::read)),
+    match route.get(get(name), Link::read) {
         Err(refusal) if refusal.is_missing() => Ok(None),
-        Err(refusal) => Err(refusal),
+        found => found,
     }
 }

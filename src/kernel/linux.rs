@@ -10,7 +10,7 @@ use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
     conntrack::{self, Change},
-    firewall::{self, Batch, Nft, TableName},
+    firewall::{self, Batch, Nft, Outcome, Rejected, TableName},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -129,9 +129,13 @@ impl<'a> Run<'a> {
         }
         let batch = std::mem::take(&mut self.queue.batch);
         let start = self.queue.start;
-        // All or nothing: no step of a refused batch was done.
+        let end = self.at;
         let nft = self.linux.nft().map_err(|refusal| Failed { at: start, done: start, refusal })?;
-        nft.run(&batch).map_err(|(at, refusal)| Failed { at, done: start, refusal })?;
+        nft.run(&batch).map_err(|rejected| {
+            // All or nothing: no step of a refused batch was done.
+            let done = if rejected.outcome == Outcome::Undone { start } else { end + 1 };
+            Failed { at: rejected.owner, done, refusal: rejected.refusal }
+        })?;
         self.linux.forget_flows(&std::mem::take(&mut self.queue.flows));
         Ok(())
     }
@@ -144,7 +148,7 @@ impl<'a> Run<'a> {
         let first = owners.first().copied().unwrap_or(at);
         let mut made = Vec::new();
         let socket = self.socket(place).map_err(|refusal| Failed { at: first, done: at, refusal })?;
-        let result = socket.run(requests, |answer| made.extend(Link::read(&answer)));
+        let result = socket.run(requests, |answer| made.extend(Link::read(answer)));
         for link in made {
             if let Some(peer) = self.peers.remove(&link.name) {
                 self.indexes.insert((Place::Container, peer), link.peer);
@@ -447,8 +451,8 @@ impl Linux {
 
     /// The host's own addresses.
     fn addresses(&mut self) -> Result<Vec<IpAddr>, Refusal> {
-        let list = self.host()?.dump(&address::list())?;
-        Ok(list.iter().filter_map(address::read).map(|(_, address)| address.ip()).collect())
+        let list = self.host()?.dump(&address::list(), address::read)?;
+        Ok(list.into_iter().map(|(_, address)| address.ip()).collect())
     }
 
     /// Does one step as far as it is not done yet, element by element.
@@ -474,8 +478,8 @@ impl Linux {
             _ => return alone(self),
         };
         let mut first = Ok(());
-        let mut note = |result: Result<(), (usize, Refusal)>| match result {
-            Err((_, refusal)) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
+        let mut note = |result: Result<(), Rejected>| match result {
+            Err(Rejected { refusal, .. }) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
             _ => {}
         };
         if made.is_empty() {
@@ -484,7 +488,7 @@ impl Linux {
         // An element that is there may lead elsewhere than it must.
         for (make, unmake) in made.iter().zip(&unmade) {
             match self.nft()?.run(make) {
-                Err((_, refusal)) if refusal.errno == libc::EEXIST => {
+                Err(Rejected { refusal, .. }) if refusal.errno == libc::EEXIST => {
                     note(self.nft()?.run(unmake));
                     note(self.nft()?.run(make));
                 }
@@ -568,16 +572,12 @@ impl Kernel for Linux {
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {
         let host = self.host()?;
-        let links = host.dump(&link::list())?;
-        let names: HashMap<u32, String> =
-            links.iter().filter_map(Link::read).map(|link| (link.index, link.name)).collect();
+        let links = host.dump(&link::list(), Link::read)?;
+        let names: HashMap<u32, String> = links.into_iter().map(|link| (link.index, link.name)).collect();
         let mut known = resolvers();
         for ipv6 in [false, true] {
-            let routes = host.dump(&route::list(ipv6))?;
-            let routes = routes
-                .iter()
-                .filter_map(route::read)
-                .filter(|route| route.is_unicast && route.destination.prefix() > 0);
+            let routes = host.dump(&route::list(ipv6), route::read)?.into_iter();
+            let routes = routes.filter(|route| route.is_unicast && route.destination.prefix() > 0);
             known.extend(routes.map(|route| {
                 let link = names.get(&route.link).map_or("another interface", String::as_str);
                 Known { subnet: route.destination, how: format!("the host's route through {link}") }

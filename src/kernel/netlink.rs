@@ -39,6 +39,7 @@ pub(super) struct Answer<'a> {
 /// An open netlink socket, in the namespace in which it was opened.
 pub(super) struct Channel {
     socket: Socket,
+    /// The last datagram. Its room is never filled with zeros: those pages would be touched for nothing.
     answers: Vec<u8>,
     /// The next sequence number. Never used twice, so that an answer to an earlier question, left unread after a
     /// fault, is not taken for the answer to this one.
@@ -53,7 +54,7 @@ impl Channel {
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
-        Ok(Self { socket, answers: vec![0; LONGEST_ANSWER], sequence: 1 })
+        Ok(Self { socket, answers: Vec::with_capacity(LONGEST_ANSWER), sequence: 1 })
     }
 
     /// The socket itself, for options and for handing it on.
@@ -81,8 +82,9 @@ impl Channel {
 
     /// Reads one datagram and hands its messages to `each` until that returns `true`: then all is said.
     pub(super) fn receive(&mut self, mut each: impl FnMut(Answer<'_>) -> bool) -> Result<bool, Refusal> {
-        let length = retry(|| self.socket.recv(&mut self.answers.as_mut_slice(), 0))?;
-        let mut rest: &[u8] = &self.answers[..length];
+        self.answers.clear();
+        retry(|| self.socket.recv(&mut self.answers, 0))?;
+        let mut rest: &[u8] = &self.answers;
         while rest.len() >= HEADER {
             let field = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
             let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
@@ -196,7 +198,7 @@ impl Route {
     pub(super) fn run(
         &mut self,
         mut requests: Requests,
-        mut each: impl FnMut(RouteNetlinkMessage),
+        mut each: impl FnMut(&Answer<'_>),
     ) -> Result<(), (usize, Refusal)> {
         if requests.is_empty() {
             return Ok(());
@@ -213,9 +215,7 @@ impl Route {
                     return false;
                 }
                 if !is_verdict(&answer) {
-                    if let Some(message) = parse(&answer) {
-                        each(message);
-                    }
+                    each(&answer);
                     return false;
                 }
                 if let Some(refusal) = refusal(&answer)
@@ -231,30 +231,32 @@ impl Route {
         }
     }
 
-    /// Asks for one thing.
-    pub(super) fn get(
+    /// Asks for one thing, and reads the answer.
+    pub(super) fn get<T>(
         &mut self,
         message: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>, Refusal> {
+        read: impl Fn(&Answer<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
         let mut requests = Requests::default();
         requests.push(message, 0);
         let mut found = None;
-        self.run(requests, |answer| found = Some(answer)).map_err(|(_, refusal)| refusal)?;
+        self.run(requests, |answer| found = read(answer)).map_err(|(_, refusal)| refusal)?;
         Ok(found)
     }
 
-    /// Asks for all of a kind; a dump that was torn by a change is read again.
-    pub(super) fn dump(
+    /// Asks for all of a kind, and reads each answer; a dump that was torn by a change is read again.
+    pub(super) fn dump<T>(
         &mut self,
         message: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        read: impl Fn(&Answer<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
         for _ in 0..TORN_DUMPS {
             let mut requests = Requests::default();
             requests.push(message.clone(), NLM_F_DUMP);
             let number = self.0.number(1);
             requests.finish(number);
             self.0.send(&requests.buffer)?;
-            if let Some(list) = self.read_dump(number)? {
+            if let Some(list) = self.read_dump(number, &read)? {
                 return Ok(list);
             }
         }
@@ -262,7 +264,11 @@ impl Route {
     }
 
     /// One dump, or nothing where it was torn.
-    fn read_dump(&mut self, number: u32) -> Result<Option<Vec<RouteNetlinkMessage>>, Refusal> {
+    fn read_dump<T>(
+        &mut self,
+        number: u32,
+        read: impl Fn(&Answer<'_>) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
         let mut list = Vec::new();
         let mut torn = false;
         let mut refused = None;
@@ -273,7 +279,7 @@ impl Route {
                 }
                 torn |= answer.flags & DUMP_INTERRUPTED != 0;
                 refused = refused.take().or_else(|| refusal(&answer));
-                list.extend(parse(&answer));
+                list.extend(read(&answer));
                 answer.kind == DONE || is_verdict(&answer)
             })?;
             match (done, refused.take()) {

@@ -10,6 +10,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::RouteMessageBuilder;
 
+use super::netlink::{Answer, parse};
+
 /// Whatever default route there is becomes this one.
 pub(super) const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 
@@ -47,8 +49,8 @@ pub(super) struct Route {
 }
 
 /// Reads an answer.
-pub(super) fn read(message: &RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+pub(super) fn read(answer: &Answer<'_>) -> Option<Route> {
+    let Some(RouteNetlinkMessage::NewRoute(message)) = parse(answer) else { return None };
     let ipv6 = message.header.address_family == netlink_packet_route::AddressFamily::Inet6;
     let any = if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let (mut destination, mut gateway, mut link, mut table) = (any, None, 0, u32::from(message.header.table));

@@ -50,13 +50,11 @@ impl Linux {
     /// # Errors
     /// When the kernel cannot be asked at all.
     pub fn survey(&mut self) -> Result<Survey, Refusal> {
-        let links: Vec<Link> =
-            self.finding_host()?.dump(&link::list())?.iter().filter_map(Link::read).collect();
+        let links = self.finding_host()?.dump(&link::list(), Link::read)?;
         let ours = |link: &&Link| link.group & 0xffff_0000 == Network::GROUPS;
         let name_of =
             |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
-        let addresses = self.finding_host()?.dump(&address::list())?;
-        let addresses = addresses.iter().filter_map(address::read);
+        let addresses = self.finding_host()?.dump(&address::list(), address::read)?.into_iter();
         let mut survey = Survey {
             ipv6: fs::metadata("/proc/sys/net/ipv6").is_ok(),
             forwards: [Family::Ipv4, Family::Ipv6].map(|family| sysctl::forwards(family).unwrap_or(false)),

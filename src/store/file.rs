@@ -18,6 +18,8 @@ use crate::error::Error;
 
 /// The version of every record that this rnet writes.
 pub(super) const VERSION: u64 = 1;
+/// How a record of this version begins, where rnet wrote it: then the version need not be looked for first.
+const BEGINNING: &[u8] = br#"{"version":1,"#;
 /// No record is longer, in bytes.
 const LONGEST: u64 = 4 << 20;
 /// How long a lock is waited for.
@@ -166,9 +168,12 @@ fn read_open<T: DeserializeOwned>(path: &Path, file: &File) -> Result<T, Error> 
     if text.len() as u64 > LONGEST {
         return Err(damaged(format!("it is longer than {LONGEST} bytes")));
     }
-    let Version { version } = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    if version > VERSION {
-        return Err(Error::Newer { path: path.into(), version, known: VERSION });
+    if !text.starts_with(BEGINNING) {
+        let Version { version } =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if version > VERSION {
+            return Err(Error::Newer { path: path.into(), version, known: VERSION });
+        }
     }
     serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))
 }

@@ -20,7 +20,8 @@ const HEAD: usize = 8;
 pub struct Numbers {
     file: Option<File>,
     bytes: Vec<u8>,
-    before: Vec<u8>,
+    /// The part of `bytes` that the file does not have yet.
+    changed: Range<usize>,
     length: usize,
     /// The file is not there, or not of its length: what is taken must be looked up in the records.
     doubtful: bool,
@@ -50,7 +51,7 @@ impl Numbers {
         if !whole {
             bytes.fill(0);
         }
-        let mut numbers = Self { file, before: bytes.clone(), bytes, length, doubtful: !whole };
+        let mut numbers = Self { file, bytes, changed: 0..0, length, doubtful: !whole };
         numbers.turn(now);
         Ok(numbers)
     }
@@ -74,6 +75,15 @@ impl Numbers {
         }
         self.bytes[lately].fill(0);
         self.bytes[..HEAD].copy_from_slice(&now.to_le_bytes());
+        self.changed = 0..self.bytes.len();
+    }
+
+    fn put(&mut self, part: usize, number: u32, inside: bool) {
+        let start = HEAD + part * self.length;
+        bitmap::put(&mut self.bytes[start..start + self.length], number, inside);
+        let byte = (start + number as usize / 8).min(start + self.length - 1);
+        let before = if self.changed.is_empty() { byte..byte + 1 } else { self.changed.clone() };
+        self.changed = before.start.min(byte)..before.end.max(byte + 1);
     }
 
     /// The lowest free number that is usable: one that has rested if there is one, else any.
@@ -107,27 +117,25 @@ impl Numbers {
 
     /// Takes a number.
     pub fn take(&mut self, number: u32) {
-        let length = self.length;
-        bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, true);
+        self.put(0, number, true);
     }
 
     /// Gives a number back.
     pub fn free(&mut self, number: u32) {
-        let length = self.length;
-        bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, false);
-        bitmap::put(&mut self.bytes[HEAD + length..HEAD + 2 * length], number, true);
+        self.put(0, number, false);
+        self.put(1, number, true);
     }
 
     /// Gives a number back that nobody used: it need not rest.
     pub fn put_back(&mut self, number: u32) {
-        let length = self.length;
-        bitmap::put(&mut self.bytes[HEAD..HEAD + length], number, false);
+        self.put(0, number, false);
     }
 
     /// Takes these numbers and no others.
     pub fn rebuild(&mut self, numbers: impl Iterator<Item = u32>) {
         let length = self.length;
         self.bytes[HEAD..HEAD + length].fill(0);
+        self.changed = 0..self.bytes.len();
         numbers.for_each(|number| self.take(number));
     }
 
@@ -137,11 +145,18 @@ impl Numbers {
         if self.bytes[HEAD..].iter().all(|byte| *byte == 0) {
             return if self.file.is_some() { super::file::remove(path) } else { Ok(()) };
         }
-        if self.bytes == self.before {
+        if self.changed.is_empty() && !self.doubtful {
             return Ok(());
         }
         match &self.file {
-            Some(file) => file.write_all_at(&self.bytes, 0).map_err(fail),
+            Some(file) if self.doubtful => {
+                let length = self.bytes.len() as u64;
+                file.set_len(length).and_then(|()| file.write_all_at(&self.bytes, 0)).map_err(fail)
+            }
+            Some(file) => {
+                let start = self.changed.start as u64;
+                file.write_all_at(&self.bytes[self.changed.clone()], start).map_err(fail)
+            }
             None => {
                 let mut options = fs::OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);

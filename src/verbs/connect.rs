@@ -554,9 +554,10 @@ impl<K: Kernel> Rnet<K> {
     }
 
     fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
-        let network = self.store.network_state(&pending.state.endpoint.network)?.map(|state| state.network);
-        if let Some(network) = network.filter(|_| !others.is_empty()) {
-            for state in self.gateways(&network, &pending.state.endpoint, others)?.1 {
+        if !others.is_empty()
+            && let Some(made) = self.store.network_state(&pending.state.endpoint.network)?
+        {
+            for state in self.gateways(&made.network, &pending.state.endpoint, others)?.1 {
                 self.store.update(&state)?;
             }
         }
@@ -568,7 +569,8 @@ impl<K: Kernel> Rnet<K> {
     fn heal(&mut self) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
         let mended = self.mend()?;
-        mended.iter().for_each(|difference| tracing::warn!("mended: {}: {}", difference.of, difference.step));
+        mended.iter().for_each(|difference| tracing::info!("mended: {}: {}", difference.of, difference.step));
+        tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
     }
 }

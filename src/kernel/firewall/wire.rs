@@ -148,6 +148,25 @@ impl Batch {
     }
 }
 
+/// A batch that was not run.
+pub(in super::super) struct Rejected {
+    /// On whose behalf the refused message was.
+    pub(in super::super) owner: usize,
+    /// Why.
+    pub(in super::super) refusal: Refusal,
+    /// What became of the batch.
+    pub(in super::super) outcome: Outcome,
+}
+
+/// What became of a batch that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Outcome {
+    /// Nothing of it was done.
+    Undone,
+    /// All of it may have been done: the answer was lost.
+    Unknown,
+}
+
 /// A socket to nf_tables.
 pub(in super::super) struct Nft(Channel);
 
@@ -158,28 +177,29 @@ impl Nft {
     }
 
     /// Runs a batch; on refusal says on whose behalf the refused message was.
-    pub(in super::super) fn run(&mut self, batch: &Batch) -> Result<(), (usize, Refusal)> {
+    pub(in super::super) fn run(&mut self, batch: &Batch) -> Result<(), Rejected> {
         /// A transaction runs against a generation of the rules; if another program's came first, again.
         const TRIES: usize = 100;
         for _ in 1..TRIES {
             match self.run_once(batch) {
-                Err((_, refusal)) if refusal.errno == libc::EAGAIN || refusal.errno == libc::EINTR => {}
+                Err(Rejected { refusal, outcome: Outcome::Undone, .. })
+                    if refusal.errno == libc::EAGAIN || refusal.errno == libc::EINTR => {}
                 result => return result,
             }
         }
         self.run_once(batch)
     }
 
-    fn run_once(&mut self, batch: &Batch) -> Result<(), (usize, Refusal)> {
+    fn run_once(&mut self, batch: &Batch) -> Result<(), Rejected> {
         let owner = |number: u32| {
             batch.messages.get((number as usize).saturating_sub(1)).map_or(0, |message| message.4)
         };
         let last = batch.messages.len() as u32;
         let begin = self.0.number(last + 2);
         let buffer = batch.encode(begin);
-        let all = |refusal| (owner(1), refusal);
-        self.make_room(buffer.len()).map_err(all)?;
-        self.0.send(&buffer).map_err(all)?;
+        let rejected = |outcome| move |refusal| Rejected { owner: owner(1), refusal, outcome };
+        self.make_room(buffer.len()).map_err(rejected(Outcome::Undone))?;
+        self.0.send(&buffer).map_err(rejected(Outcome::Undone))?;
         let mut first: Option<(u32, Refusal)> = None;
         loop {
             let done = self.0.receive(|answer| {
@@ -194,8 +214,11 @@ impl Nft {
                 }
                 number == last || number == 0
             });
-            if done.map_err(all)? {
-                return first.map_or(Ok(()), |(number, refusal)| Err((owner(number), refusal)));
+            // Without its answer, nobody knows what became of a batch that was sent.
+            if done.map_err(rejected(Outcome::Unknown))? {
+                return first.map_or(Ok(()), |(number, refusal)| {
+                    Err(Rejected { owner: owner(number), refusal, outcome: Outcome::Undone })
+                });
             }
         }
     }

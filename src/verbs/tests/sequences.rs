@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::EndpointState;
 
 const NETWORKS: [&str; 4] = ["bridge", "blue", "red", "six"];
 const CONTAINERS: [&str; 6] = ["web", "db", "app", "c1", "c2", "c3"];
@@ -74,9 +75,10 @@ struct Model {
 }
 
 impl Model {
-    /// The model as the records have it.
+    /// The model as the records have it, which are looked through on the way.
     fn of(lab: &Lab) -> Self {
         let mut model = Self::default();
+        let mut states: Vec<EndpointState> = Vec::new();
         let networks = lab.rnet.networks().unwrap();
         for name in NETWORKS {
             let Some(network) = networks.iter().find(|network| network.name.as_str() == name) else {
@@ -84,8 +86,10 @@ impl Model {
             };
             model.networks.insert(name);
             for state in lab.rnet.endpoints(network).unwrap() {
-                let is_it = |container: &&str| **container == state.endpoint.container.name;
-                model.connected.insert((name, CONTAINERS.into_iter().find(|c| is_it(c)).unwrap()));
+                let is_it = |container: &&str| *container == state.endpoint.container.name;
+                model.connected.insert((name, CONTAINERS.into_iter().find(is_it).unwrap()));
+                assert_sound(network, &state, &states);
+                states.push(state);
             }
         }
         model
@@ -166,26 +170,17 @@ fn run(rnet: &mut Rnet<Fake>, command: &Command) -> Result<(), Error> {
     }
 }
 
-/// What every state of the records must keep to.
-fn assert_sound(lab: &Lab) {
-    let states = lab.rnet.store().every_endpoint().unwrap();
-    let networks = lab.rnet.networks().unwrap();
-    for (number, a) in states.iter().enumerate() {
-        let network = networks.iter().find(|network| network.id == a.endpoint.network).unwrap();
-        for address in &a.endpoint.addresses {
-            let pool = network.pools.iter().find(|pool| pool.subnet.contains(address.ip())).unwrap();
-            assert_eq!(crate::ipam::reserved(pool, address.ip()), None, "{address}");
-        }
-        for b in &states[number + 1..] {
-            if a.endpoint.network == b.endpoint.network {
-                let both = a.endpoint.addresses.iter().find(|address| b.endpoint.addresses.contains(address));
-                assert_eq!(both, None, "given twice");
-            }
-            for port in &a.endpoint.ports {
-                let both = b.endpoint.ports.iter().find(|other| port.clashes(other));
-                assert_eq!(both, None, "published twice");
-            }
-        }
+/// Addresses are the network's to give and given once; so are ports.
+fn assert_sound(network: &Network, state: &EndpointState, others: &[EndpointState]) {
+    for address in &state.endpoint.addresses {
+        let pool = network.pools.iter().find(|pool| pool.subnet.contains(address.ip())).unwrap();
+        assert_eq!(crate::ipam::reserved(pool, address.ip()), None, "{address}");
+        let same = others.iter().find(|other| other.endpoint.addresses.contains(address));
+        assert!(same.is_none(), "{address} was given twice");
+    }
+    for port in &state.endpoint.ports {
+        let same = others.iter().flat_map(|other| &other.endpoint.ports).find(|other| port.clashes(other));
+        assert_eq!(same, None, "{port} was published twice");
     }
 }
 
@@ -204,13 +199,13 @@ fn check(commands: &[(Command, Mishap)]) {
     for network in 1..NETWORKS.len() {
         run(&mut lab.rnet, &Command::Create { network, internal: false }).unwrap();
     }
+    let mut before = Model::of(&lab);
     for (command, mishap) in commands {
         if let Command::Restart { container } = command {
             lab.kernel().end(&netns(CONTAINERS[*container]));
             lab.start(CONTAINERS[*container]);
             continue;
         }
-        let before = Model::of(&lab);
         let after = before.after(command, &mut lab);
         let (result, happened) = match *mishap {
             Mishap::Nothing => (Some(run(&mut lab.rnet, command)), false),
@@ -239,7 +234,7 @@ fn check(commands: &[(Command, Mishap)]) {
                 assert!(now.networks.is_subset(&(&before.networks | &after.networks)), "{command:?}");
             }
         }
-        assert_sound(&lab);
+        before = now;
     }
     lab.rnet.repair().unwrap();
     assert_eq!(lab.rnet.check(&[]).unwrap(), [], "after a repair nothing differs");
