@@ -15,7 +15,7 @@ use crate::{
     ipam,
     kernel::Kernel,
     plan::Plan,
-    store::{EndpointState, Pending},
+    store::{EndpointState, Numbers, Pending},
 };
 
 /// Whether a verb does its work or shows what it would do.
@@ -392,7 +392,6 @@ impl<K: Kernel> Rnet<K> {
         others: &[EndpointState],
     ) -> Result<(), Error> {
         for pool in &network.pools {
-            self.rebuild_if_doubtful(network, pool)?;
             let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
             let address = self.take_address(network, pool, static_address)?;
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
@@ -429,17 +428,16 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// An index that is missing or damaged is made again from the records.
-    fn rebuild_if_doubtful(&self, network: &Network, pool: &Pool) -> Result<(), Error> {
-        let now = super::uptime();
-        let open = |numbers: &mut crate::store::Numbers| Ok(numbers.is_doubtful());
-        if !self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, open)? {
-            return Ok(());
+    fn rebuild_if_doubtful(
+        &self,
+        numbers: &mut Numbers,
+        network: &Network,
+        pool: &Pool,
+    ) -> Result<(), Error> {
+        if numbers.is_doubtful() {
+            numbers.rebuild(self.used(network, pool)?.into_iter());
         }
-        let used = self.used(network, pool)?;
-        self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
-            numbers.rebuild(used.into_iter());
-            Ok(())
-        })
+        Ok(())
     }
 
     fn take_static(&mut self, network: &Network, pool: &Pool, address: IpAddr) -> Result<IpAddr, Error> {
@@ -452,6 +450,7 @@ impl<K: Kernel> Rnet<K> {
                 size(pool),
                 super::uptime(),
                 |numbers| {
+                    self.rebuild_if_doubtful(numbers, network, pool)?;
                     let taken = numbers.has(offset);
                     numbers.take(offset);
                     Ok(taken)
@@ -482,12 +481,13 @@ impl<K: Kernel> Rnet<K> {
 
     fn take_lowest(&mut self, network: &Network, pool: &Pool) -> Result<IpAddr, Error> {
         let now = super::uptime();
-        let take = |store: &crate::store::Store| {
-            store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
+        let take = || {
+            self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
+                self.rebuild_if_doubtful(numbers, network, pool)?;
                 Ok(lowest(numbers, pool).inspect(|n| numbers.take(*n)))
             })
         };
-        let mut found = take(&self.store)?;
+        let mut found = take()?;
         if found.is_none() {
             // Numbers of processes that died before they wrote a record are free again.
             let used = self.used(network, pool)?;
@@ -495,7 +495,7 @@ impl<K: Kernel> Rnet<K> {
                 numbers.rebuild(used.into_iter());
                 Ok(())
             })?;
-            found = take(&self.store)?;
+            found = take()?;
         }
         match found.and_then(|offset| ipam::address_at(&pool.subnet, u128::from(offset))) {
             Some(address) => Ok(address),
@@ -585,7 +585,7 @@ fn exhausted(network: &Network, pool: &Pool, used: usize) -> Error {
 }
 
 /// The lowest number that is neither taken nor reserved.
-fn lowest(numbers: &crate::store::Numbers, pool: &Pool) -> Option<u32> {
+fn lowest(numbers: &Numbers, pool: &Pool) -> Option<u32> {
     let window = ipam::window(pool);
     let range = u32::try_from(window.start).ok()?..u32::try_from(window.end).unwrap_or(u32::MAX);
     let address = |offset| ipam::address_at(&pool.subnet, u128::from(offset));
