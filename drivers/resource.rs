@@ -56,7 +56,8 @@ pub enum Setting {
     Ipv6Off,
     /// `ipv6/conf/LINK/disable_ipv6` = 0, also where the namespace's default is off.
     Ipv6On,
-    /// `ipv6/conf/LINK/accept_ra` = 0: routers' advertisements are not believed.
+    /// `ipv6/conf/LINK/accept_ra` = 0 and `accept_redirects` = 0: neither advertisements of routers nor their
+    /// redirects are believed.
     NoRouterAdvertisements,
     /// `ipv4/conf/LINK/accept_redirects` = 0 and `send_redirects` = 0.
     NoRedirects,

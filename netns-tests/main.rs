@@ -6,19 +6,25 @@
 //!
 //! Run all: `cargo test --test netns`. Run one: `cargo test --test netns -- publish::tcp_from_the_lan`.
 
+mod attacks;
 mod bad_input;
 mod bridge;
 mod command;
 mod concurrency;
+mod forge;
 mod harness;
 mod inspect;
+mod ipv6;
+mod isolation;
 mod itself;
 mod keep;
 mod lab;
 mod many;
+mod naive;
 mod publish;
 mod run;
 mod snapshot;
+mod sweep;
 mod traffic;
 
 use std::process::ExitCode;
@@ -34,5 +40,9 @@ fn main() -> ExitCode {
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        attacks::TESTS,
+        isolation::TESTS,
+        ipv6::TESTS,
+        sweep::TESTS,
     ])
 }

@@ -12,6 +12,14 @@ use crate::{
 /// Where named namespaces are (`ip-netns(8)`); `/var/run` is the same place by its old name.
 const NAMED: [&str; 2] = ["/run/netns/", "/var/run/netns/"];
 
+/// The longest key: with room for what the store puts around it in the 255 bytes of a file name.
+const LONGEST_KEY: usize = 240;
+
+fn key_of(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02x}") }).collect()
+}
+
 /// A container as users name it. `Display` shows it as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerRef {
@@ -62,6 +70,13 @@ impl std::str::FromStr for Means {
         if text.contains('\0') || text.len() > 180 {
             return Err(Invalid::new("container", text, "a path has no NUL and at most 180 bytes"));
         }
+        if key_of(text).len() > LONGEST_KEY {
+            return Err(Invalid::new(
+                "container",
+                text,
+                "the path has too many bytes that are no letters or digits",
+            ));
+        }
         for folder in NAMED {
             if let Some(name) = text.strip_prefix(folder)
                 && let Ok(name) = name.parse()
@@ -84,6 +99,14 @@ impl std::fmt::Display for ContainerRef {
 }
 
 impl ContainerRef {
+    /// The container of that name, shown as this one was given.
+    ///
+    /// # Errors
+    /// When the name is none.
+    pub fn renamed(&self, name: &str) -> Result<Self, Invalid> {
+        Ok(Self { given: self.given.clone(), means: name.parse()? })
+    }
+
     /// What the container is called, however it was given.
     #[must_use]
     pub fn name(&self) -> String {
@@ -97,9 +120,7 @@ impl ContainerRef {
     /// A file name that is the container's alone. Names have no `%`, so nothing else becomes a name.
     #[must_use]
     pub fn key(&self) -> String {
-        let text = self.name();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02x}") }).collect()
+        key_of(&self.name())
     }
 
     /// Opens the namespace. `process`: the process of the container of that name, where `rnet run` started one.
@@ -146,7 +167,41 @@ impl ContainerRef {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Anything, and what is nearly right.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "\\PC{0,40}",
+            "(pid:|/proc/|/run/netns/|/var/run/netns/|/)?[a-z0-9._/%+-]{0,20}(/ns/net)?",
+            any::<String>()
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_container_with_a_safe_key_or_refused_in_one_line(text in text()) {
+            match text.parse::<ContainerRef>() {
+                Ok(container) => {
+                    let key = container.key();
+                    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-%".contains(&byte);
+                    prop_assert!(key.bytes().all(safe) && !key.starts_with('.') && key.len() <= LONGEST_KEY, "{key}");
+                    prop_assert!(!container.to_string().chars().any(char::is_control));
+                    let again: ContainerRef = container.name().parse().unwrap();
+                    prop_assert_eq!(again.key(), key, "its name leads to it");
+                }
+                Err(error) => prop_assert!(!error.to_string().chars().any(char::is_control), "{error}"),
+            }
+        }
+
+        #[test]
+        fn two_containers_never_share_a_key(a in text(), b in text()) {
+            let (Ok(a), Ok(b)) = (a.parse::<ContainerRef>(), b.parse::<ContainerRef>()) else { return Ok(()) };
+            prop_assert_eq!(a.key() == b.key(), a.means == b.means);
+        }
+    }
 
     #[test]
     fn one_namespace_has_one_name_however_it_is_written() {
@@ -160,6 +215,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ContainerRef>().unwrap().key(), key);
         }
+    }
+
+    #[test]
+    fn a_path_whose_key_would_be_too_long_for_a_file_is_refused() {
+        let path = |count| format!("/{}", "ü".repeat(count));
+        assert_eq!(path(39).parse::<ContainerRef>().unwrap().key().len(), 237);
+        assert_eq!(
+            path(40).parse::<ContainerRef>().unwrap_err().reason,
+            "the path has too many bytes that are no letters or digits"
+        );
     }
 
     #[test]

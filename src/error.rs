@@ -200,6 +200,12 @@ pub enum Error {
         /// The interface.
         interface: String,
     },
+    /// The container has a default route that is not rnet's.
+    #[error("container {container} already has a default route that is not rnet's")]
+    RouteTaken {
+        /// The container.
+        container: String,
+    },
     /// A link of the host that is not rnet's has the name.
     #[error("the host already has a link {link}, which is not of network {network}")]
     LinkTaken {
@@ -334,9 +340,10 @@ impl Error {
             | Self::MacTaken { .. }
             | Self::PortTaken { .. }
             | Self::AlreadyConnected { .. } => Kind::Conflict,
-            Self::HasEndpoints { .. } | Self::InterfaceTaken { .. } | Self::LinkTaken { .. } => {
-                Kind::Conflict
-            }
+            Self::HasEndpoints { .. }
+            | Self::InterfaceTaken { .. }
+            | Self::RouteTaken { .. }
+            | Self::LinkTaken { .. } => Kind::Conflict,
             Self::PoolsExhausted { .. } | Self::PoolExhausted { .. } => Kind::Exhausted,
             Self::PortsExhausted { .. } | Self::BridgeFull { .. } => Kind::Exhausted,
             Self::Predefined { .. } | Self::NotPermitted { .. } | Self::UnsafeDirectory { .. } => {

@@ -10,7 +10,7 @@ pub use settings::{EndpointSettings, GatewayMode, Settings};
 
 use crate::{
     Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place,
-    Publication, Resource, Setting,
+    PortRange, Publication, Resource, Setting,
 };
 
 /// The device of the network `bridge`, which is there without being made.
@@ -83,7 +83,7 @@ impl Driver for Bridge {
                 addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
             );
         }
-        list.extend(endpoint.ports.iter().map(|port| published(port, &settings)));
+        list.extend(published(endpoint, &settings));
         list.push(Resource::Port {
             link: port.clone(),
             alias: alias(network, Some(endpoint)),
@@ -97,16 +97,33 @@ impl Driver for Bridge {
 }
 
 /// Where addresses are routed a published port is opened on the container's own address, and nothing is translated.
-fn published(port: &Publication, settings: &Settings) -> Resource {
-    match settings.gateway_mode(Family::of(port.target)) {
-        GatewayMode::Routed => {
-            let (address, protocol, ports) = (port.target, port.protocol, port.target_ports);
-            Resource::Member(Member::Open { address, protocol, ports })
-        }
-        GatewayMode::Nat | GatewayMode::NatUnprotected | GatewayMode::Isolated => {
-            Resource::Published(port.clone())
+fn published(endpoint: &Endpoint, settings: &Settings) -> Vec<Resource> {
+    let mut list = Vec::new();
+    for port in &endpoint.ports {
+        match settings.gateway_mode(Family::of(port.target)) {
+            GatewayMode::Routed => open(&mut list, port),
+            GatewayMode::Nat | GatewayMode::NatUnprotected | GatewayMode::Isolated => {
+                list.push(Resource::Published(port.clone()));
+            }
         }
     }
+    list
+}
+
+/// Opens the ports of a publication. Several host ports may lead to one port of the container, which the kernel's
+/// set has once only: what overlaps becomes one range.
+fn open(list: &mut Vec<Resource>, port: &Publication) {
+    let (address, protocol, mut ports) = (port.target, port.protocol, port.target_ports);
+    list.retain(|other| match other {
+        Resource::Member(Member::Open { address: a, protocol: p, ports: q })
+            if (*a, *p) == (address, protocol) && q.overlaps(&ports) =>
+        {
+            ports = PortRange { first: ports.first.min(q.first), last: ports.last.max(q.last) };
+            false
+        }
+        _ => true,
+    });
+    list.push(Resource::Member(Member::Open { address, protocol, ports }));
 }
 
 /// The host's end of an endpoint's veth pair.

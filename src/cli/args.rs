@@ -88,6 +88,20 @@ pub(crate) enum Command {
     Man,
 }
 
+impl Command {
+    /// Whether the command changes the host and ends by itself soon.
+    pub(crate) fn changes_networks(&self) -> bool {
+        match self {
+            Self::Network(command) => !matches!(
+                command,
+                NetworkCommand::Ls(_) | NetworkCommand::Inspect(_) | NetworkCommand::Prune(_)
+            ),
+            Self::Repair(_) | Self::Gc(_) | Self::Restore => true,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 #[command(defer = true)]
 pub(crate) enum NetworkCommand {
@@ -275,6 +289,12 @@ pub(crate) struct Completions {
 
 #[derive(ClapArgs)]
 pub(crate) struct Run {
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
     /// The container's name
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -336,6 +356,12 @@ pub(crate) struct Run {
 
 #[derive(ClapArgs)]
 pub(crate) struct Exec {
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    /// Accepted: the terminal and standard input are the caller's anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
     /// The container
     pub(crate) container: String,
     /// An environment variable

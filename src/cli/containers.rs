@@ -42,6 +42,7 @@ pub(super) fn run_inside(context: &Context, args: args::Exec) -> Result<u8, Fail
     };
     let mut rnet = context.rnet()?;
     rnet.wake()?;
+    let container = rnet.resolve(&container)?;
     let target = match rnet.container_state(&container)? {
         Some(state) => {
             let pid = state.pid().ok_or_else(|| not_running(&state))?;
@@ -288,6 +289,7 @@ pub(super) fn ports(context: &Context, args: &args::Port, out: &mut Out) -> Resu
     let mut rnet = context.rnet()?;
     rnet.wake()?;
     rnet.reap()?;
+    let container = rnet.resolve(&container)?;
     let endpoints = endpoints_of(&mut rnet, &container)?;
     let list: Vec<_> = endpoints.iter().flat_map(|state| state.endpoint.ports.clone()).collect();
     let mut found = BTreeSet::new();

@@ -18,6 +18,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 use output::Out;
 
 use crate::{
+    container::watch::Held,
     error::{Error, shown},
     kernel::{Deletion, Linux},
     verbs::Rnet,
@@ -116,6 +117,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(parsed: args::Args) -> Result<u8, Failure> {
     let context = Context { global: parsed.global };
     let mut out = Out::default();
+    // A signal that comes while the host is being changed ends the command when it is done, and not half-way.
+    let _held = parsed.command.changes_networks().then(Held::signals).transpose();
+    let _held = _held.map_err(|error| Failure::new(format!("cannot hold signals back: {error}")))?;
     match parsed.command {
         Command::Network(NetworkCommand::Create(args)) => network::create(&context, args, &mut out)?,
         Command::Network(NetworkCommand::Ls(args)) => network::list(&context, &args, &mut out)?,
@@ -177,6 +181,11 @@ fn refuse_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
         let mut out = Out::default();
         out.text(&error.to_string());
         return out.finish().map_or_else(|failure| failure.print(), |()| ExitCode::SUCCESS);
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        use std::io::Write as _;
+        let _ = std::io::stderr().write_all(error.to_string().as_bytes());
+        return ExitCode::from(2);
     }
     if error.kind() == ErrorKind::InvalidUtf8 {
         let word = words.iter().find(|word| word.to_str().is_none());

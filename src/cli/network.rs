@@ -338,3 +338,83 @@ fn confirmed() -> Result<bool, Failure> {
     read.map_err(|error| Failure::new(format!("cannot read the answer: {error}")))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["\\PC{0,40}", "[0-9a-f:.]{0,40}(/[0-9]{0,4})?", "[a-z=,.0-9 ]{0,20}", any::<String>()]
+    }
+
+    fn is_one_line(error: &Invalid) -> bool {
+        !error.to_string().chars().any(char::is_control)
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_or_refused_in_one_line(text in text()) {
+            match ip("address", &text) {
+                Ok(address) => prop_assert_eq!(ip("address", &address.to_string()), Ok(address)),
+                Err(error) => prop_assert!(is_one_line(&error), "{error}"),
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_subnet_or_refused_in_one_line(text in text()) {
+            match cidr("subnet", &text) {
+                Ok(subnet) => {
+                    let longest = if subnet.is_ipv6() { 128 } else { 32 };
+                    prop_assert!(subnet.prefix() <= longest);
+                    prop_assert_eq!(cidr("subnet", &subnet.to_string()), Ok(subnet));
+                }
+                Err(error) => prop_assert!(is_one_line(&error), "{error}"),
+            }
+        }
+
+        #[test]
+        fn every_subnet_is_read_from_its_text(address in any::<IpAddr>(), length in 0u8..=128) {
+            let Ok(subnet) = IpNetwork::new(address, length) else { return Ok(()) };
+            let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+            prop_assert_eq!(cidr("subnet", &subnet.to_string()).is_ok(), !mapped);
+        }
+
+        #[test]
+        fn any_words_are_read_or_refused_in_one_line(texts in proptest::collection::vec(text(), 0..4)) {
+            let results = [
+                pairs("option", &texts).err(),
+                labels(&texts).err(),
+                reserved(&texts).err(),
+                texts.iter().find_map(|text| priority(text).err()),
+                texts.iter().find_map(|text| switch("--ipv4", text).err()),
+            ];
+            for error in results.into_iter().flatten() {
+                prop_assert!(is_one_line(&error), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_about_an_address_is_guessed() {
+        for (text, reason) in [
+            ("10.0.0.01/24", "it is not an IP address"),
+            ("10.0.0/24", "it is not an IP address"),
+            ("167772160/8", "it is not an IP address"),
+            ("0x0a000000/8", "it is not an IP address"),
+            ("::ffff:10.0.0.0/104", "write the IPv4 address itself"),
+            ("10.0.0.0", "it must be an address and a length, as 10.0.0.0/24"),
+            ("10.0.0.0/", "it must be an address and a length, as 10.0.0.0/24"),
+            ("10.0.0.0/08", "it must be an address and a length, as 10.0.0.0/24"),
+            ("10.0.0.0/+8", "it must be an address and a length, as 10.0.0.0/24"),
+            ("10.0.0.0/33", "it must be an address and a length, as 10.0.0.0/24"),
+            ("10.0.0.0/255.0.0.0", "it must be an address and a length, as 10.0.0.0/24"),
+            ("fd00::/129", "it must be an address and a length, as 10.0.0.0/24"),
+            ("fe80::1%eth0/64", "it is not an IP address"),
+            (" 10.0.0.0/8", "it is not an IP address"),
+        ] {
+            assert_eq!(cidr("subnet", text).unwrap_err().reason, reason, "{text}");
+        }
+    }
+}

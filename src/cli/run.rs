@@ -116,6 +116,7 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
         command: wanted.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         created: now(),
         process: None,
+        netns: None,
         exit: None,
         remove: true,
         network_of: match &wanted.attachment {
@@ -152,6 +153,9 @@ fn prepare(
 ) -> Result<crate::container::watch::Running, Failure> {
     let held = spawn(&spec(rnet, wanted)?)?;
     state.process = started_at(held.pid()).map(|started| (held.pid(), started));
+    let own = matches!(wanted.attachment, Attachment::Networks(_) | Attachment::None);
+    let namespace = rustix::fs::fstat(held.netns()).ok().filter(|_| own);
+    state.netns = namespace.map(|stat| (stat.st_dev, stat.st_ino));
     rnet.update_container(state)?;
     let connected = connect_all(rnet, wanted, &held)?;
     write_files(rnet, wanted, &connected)?;

@@ -1935,7 +1935,7 @@ mod tests {
             ("{{json .Aliases}} {{json .Name}} {{json .Peer}}", r#"["web","db"] "blue" null"#),
             (
                 "{{json .IPAM}}",
-                r#"{"Config":[{"Subnet":"10.1.0.0/16"},{"Subnet":"fd00::/64"}],"Driver":"default"}"#,
+                r#"{"Driver":"default","Config":[{"Subnet":"10.1.0.0/16"},{"Subnet":"fd00::/64"}]}"#,
             ),
             ("{{json .Big}} {{json .Ratio}} {{json \"<&>\"}}", r#"12345678901234567890 1.5 "<&>""#),
             ("{{join .Aliases \", \"}} {{split \"a-b\" \"-\"}} {{split \"ab\" \"\"}}", "web, db [a b] [a b]"),
@@ -1950,7 +1950,7 @@ mod tests {
         check(&[
             ("{{.Label \"tier\"}}[{{.Label \"nope\"}}]", "front[]"),
             ("{{with $n := .}}{{$n.Label \"com.example.x\"}}{{end}}", "1"),
-            ("{{if .Label \"tier\"}}y{{end}}{{json .Labels}}", r#"y{"com.example.x":"1","tier":"front"}"#),
+            ("{{if .Label \"tier\"}}y{{end}}{{json .Labels}}", r#"y{"tier":"front","com.example.x":"1"}"#),
         ]);
         let row: Template = "{{.Label \"b\"}}".parse().expect("a template");
         assert_eq!(row.render(&json!({"Labels": "a=1,b=2=3"})), Ok("2=3".to_owned()));

@@ -126,13 +126,18 @@ pub(super) fn listed(network: &Network, in_full: bool) -> Value {
         "CreatedAt": time(network.created),
         "Driver": network.driver,
         "ID": if in_full { network.id.to_string() } else { network.id.short() },
-        "IPv4": network.has_family(false).to_string(),
+        "IPv4": has_ipv4(network).to_string(),
         "IPv6": network.has_family(true).to_string(),
         "Internal": network.internal.to_string(),
         "Labels": labels.join(","),
         "Name": network.name,
         "Scope": "local",
     })
+}
+
+/// The pre-defined bridge gets its IPv4 subnet when it is first used.
+fn has_ipv4(network: &Network) -> bool {
+    network.has_family(false) || network.name.as_str() == "bridge"
 }
 
 /// Nanoseconds since 1970 as RFC 3339 writes them.

@@ -186,6 +186,41 @@ fn is_rnets_own(pid: i32) -> bool {
     })
 }
 
+/// Signals that end a process, held back until this is dropped; those that came meanwhile then do.
+#[derive(Debug)]
+pub struct Held {
+    before: libc::sigset_t,
+}
+
+impl Held {
+    /// Holds them back.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it does not.
+    pub fn signals() -> io::Result<Self> {
+        // SAFETY: both sets are valid; the second is filled by the call.
+        unsafe {
+            let mut wanted: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut wanted);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+                libc::sigaddset(&raw mut wanted, signal);
+            }
+            if libc::sigprocmask(libc::SIG_BLOCK, &raw const wanted, &raw mut before) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Self { before })
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that the kernel gave.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
+    }
+}
+
 /// The signals of a watcher, blocked and readable.
 #[derive(Debug)]
 pub(super) struct Signals {

@@ -29,10 +29,8 @@ pub struct Fake {
     /// Die before the step with that number: unwinds with [`Killed`], so that nothing of the verb runs on, and all
     /// its locks are let go.
     pub die_at: Option<usize>,
-    /// Steps so far.
-    pub ran: usize,
-    /// The step that was refused, or not reached alive.
-    pub stopped: Option<Step>,
+    /// The steps so far, those of `fail_at` and `die_at` included.
+    pub log: Vec<Step>,
     /// Subnets that the host routes.
     pub routed: Vec<IpNetwork>,
     /// Ports on which processes of the host listen.
@@ -68,6 +66,12 @@ impl Fake {
         self.resources.retain(|(place, _)| place.is_none() || *place != ended);
     }
 
+    /// Somebody else deletes a thing.
+    pub fn lose(&mut self, lost: &Resource) {
+        self.drop_link(lost);
+        self.resources.retain(|(_, resource)| resource != lost);
+    }
+
     /// The namespace that a resource is kept under.
     fn place(resource: &Resource, netns: Option<&Identity>) -> Option<Identity> {
         let inside = matches!(resource.lives_on(), Some((Place::Container, _)))
@@ -77,9 +81,13 @@ impl Fake {
 
     fn position(&self, wanted: &Resource, netns: Option<&Identity>) -> Option<usize> {
         let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
+        let is_it = |resource: &Resource| match resource {
+            Resource::Bridge { .. } | Resource::Veth { .. } => resource.is_same_thing(wanted),
+            _ => resource == wanted,
+        };
         self.resources
             .iter()
-            .position(|(place, resource)| resource == wanted && (!inside || *place == netns.copied()))
+            .position(|(place, resource)| is_it(resource) && (!inside || *place == netns.copied()))
     }
 
     fn has_link(&self, place: Place, link: &InterfaceName, netns: Option<&Identity>) -> bool {
@@ -89,14 +97,12 @@ impl Fake {
     }
 
     fn step(&mut self, step: &Step, netns: Option<&Identity>) -> Result<(), Refusal> {
-        let number = self.ran;
-        self.ran += 1;
+        let number = self.log.len();
+        self.log.push(step.clone());
         if self.die_at == Some(number) {
-            self.stopped = Some(step.clone());
             std::panic::resume_unwind(Box::new(Killed));
         }
         if self.fail_at == Some(number) {
-            self.stopped = Some(step.clone());
             return Err(Refusal::because(libc::EIO, "refused by the test"));
         }
         match step {
@@ -194,10 +200,30 @@ impl Fake {
         Ok(())
     }
 
+    /// The ports of a bridge that goes stay, and are ports no longer.
+    fn free_ports(&mut self, gone: &Resource) {
+        let Resource::Bridge { name: gone, .. } = gone else { return };
+        let mut freed = Vec::new();
+        for (_, resource) in &mut self.resources {
+            if let Resource::Veth { name, bridge, peer, .. } = resource
+                && bridge == gone
+            {
+                *bridge = peer.clone();
+                freed.push(name.clone());
+            }
+        }
+        self.resources
+            .retain(|(_, other)| !matches!(other, Resource::Port { link, .. } if freed.contains(link)));
+    }
+
     /// A link goes, and takes along what lives on it, at either end.
     fn drop_link(&mut self, link: &Resource) {
-        let Some(at) = self.resources.iter().position(|(_, other)| other == link) else { return };
+        if !matches!(link, Resource::Bridge { .. } | Resource::Veth { .. }) {
+            return;
+        }
+        let Some(at) = self.position(link, None) else { return };
         let (far, _) = self.resources.remove(at);
+        self.free_ports(link);
         self.resources.retain(|(place, other)| match other.lives_on() {
             Some((Place::Host, name)) => !link.carries(Place::Host, name),
             Some((Place::Container, name)) => *place != far || !link.carries(Place::Container, name),
@@ -220,7 +246,7 @@ impl Kernel for Fake {
 
     fn run(&mut self, steps: &[Step], netns: Option<&Identity>) -> Result<(), Failed> {
         for (at, step) in steps.iter().enumerate() {
-            self.step(step, netns).map_err(|refusal| Failed { at, sent: at, refusal })?;
+            self.step(step, netns).map_err(|refusal| Failed { at, done: at, refusal })?;
         }
         Ok(())
     }

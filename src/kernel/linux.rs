@@ -1,15 +1,16 @@
 //! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
 
-use std::{collections::HashMap, fs, net::IpAddr, path::Path};
+use std::{collections::HashMap, fs, net::IpAddr, os::fd::AsRawFd as _, path::Path};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
-    firewall::{self, Batch, Nft, TableName},
+    conntrack::{self, Change},
+    firewall::{self, Batch, Nft, Outcome, Rejected, TableName},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -69,6 +70,8 @@ struct Queue {
     /// The step that each request is for.
     owners: Vec<usize>,
     batch: Batch,
+    /// Published ports in the batch that have flows which the kernel must forget once it is run.
+    flows: Vec<(Publication, Change)>,
     /// The first step that is not yet sent.
     start: usize,
 }
@@ -111,7 +114,7 @@ impl<'a> Run<'a> {
     }
 
     fn failed(&self, at: usize, refusal: Refusal) -> Failed {
-        Failed { at, sent: self.at, refusal }
+        Failed { at, done: self.at + 1, refusal }
     }
 
     /// Sends what is collected.
@@ -126,9 +129,15 @@ impl<'a> Run<'a> {
         }
         let batch = std::mem::take(&mut self.queue.batch);
         let start = self.queue.start;
-        let sent = self.at;
-        let nft = self.linux.nft().map_err(|refusal| Failed { at: start, sent, refusal })?;
-        nft.run(&batch).map_err(|(at, refusal)| Failed { at, sent, refusal })
+        let end = self.at;
+        let nft = self.linux.nft().map_err(|refusal| Failed { at: start, done: start, refusal })?;
+        nft.run(&batch).map_err(|rejected| {
+            // All or nothing: no step of a refused batch was done.
+            let done = if rejected.outcome == Outcome::Undone { start } else { end + 1 };
+            Failed { at: rejected.owner, done, refusal: rejected.refusal }
+        })?;
+        self.linux.forget_flows(&std::mem::take(&mut self.queue.flows));
+        Ok(())
     }
 
     fn flush_requests(&mut self) -> Result<(), Failed> {
@@ -138,7 +147,7 @@ impl<'a> Run<'a> {
         let at = self.at;
         let first = owners.first().copied().unwrap_or(at);
         let mut made = Vec::new();
-        let socket = self.socket(place).map_err(|refusal| Failed { at: first, sent: at, refusal })?;
+        let socket = self.socket(place).map_err(|refusal| Failed { at: first, done: at, refusal })?;
         let result = socket.run(requests, |answer| made.extend(Link::read(answer)));
         for link in made {
             if let Some(peer) = self.peers.remove(&link.name) {
@@ -148,7 +157,7 @@ impl<'a> Run<'a> {
         }
         result.map_err(|(number, refusal)| Failed {
             at: owners.get(number).copied().unwrap_or(first),
-            sent: at,
+            done: at + 1,
             refusal,
         })
     }
@@ -171,6 +180,13 @@ impl<'a> Run<'a> {
             self.queue.start = self.at;
         }
         Ok((&mut self.queue.batch, self.linux.table.clone()))
+    }
+
+    /// Notes that a published port changes with the batch in hand.
+    fn changed(&mut self, publication: &Publication, change: Change) {
+        if conntrack::concerns(publication) {
+            self.queue.flows.push((publication.clone(), change));
+        }
     }
 
     /// The index of a link; asks the kernel where it is not known from its making.
@@ -253,6 +269,7 @@ impl<'a> Run<'a> {
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::publish(batch, &table, publication, at);
+                self.changed(publication, Change::Opened);
             }
         }
         Ok(())
@@ -339,6 +356,7 @@ impl<'a> Run<'a> {
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::unpublish(batch, &table, publication, at);
+                self.changed(publication, Change::Closed);
             }
         }
         Ok(())
@@ -348,7 +366,7 @@ impl<'a> Run<'a> {
     fn delete_link(&mut self, name: &InterfaceName, group: u32) -> Result<(), Failed> {
         self.flush()?;
         let at = self.at;
-        let fail = |refusal| Failed { at, sent: at, refusal };
+        let fail = |refusal| Failed { at, done: at + 1, refusal };
         let host = self.linux.host().map_err(fail)?;
         let found = link::find(host, name).map_err(fail)?;
         let Some(found) = found.filter(|found| found.group == group) else {
@@ -362,17 +380,27 @@ impl Linux {
     /// Sends a request that deletes the link with that index, and returns once it is gone.
     fn delete(&mut self, message: &RouteNetlinkMessage, index: u32) -> Result<(), Refusal> {
         match self.deletion {
-            Deletion::Wait => {
-                let mut requests = Requests::default();
-                requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
-                self.host()?.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
-            }
+            Deletion::Wait => self.delete_and_wait(message),
             Deletion::Behind => {
-                use std::os::fd::AsRawFd;
                 let held = self.nft.as_ref().map(|nft| nft.channel().socket().as_raw_fd());
-                Deleter::open()?.delete(message, index, held)
+                match Deleter::open().and_then(|deleter| deleter.delete(message, index, held)) {
+                    // No file or process to spare: then the wait is this one's to sit out.
+                    Err(refusal)
+                        if [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM]
+                            .contains(&refusal.errno) =>
+                    {
+                        self.delete_and_wait(message)
+                    }
+                    done => done,
+                }
             }
         }
+    }
+
+    fn delete_and_wait(&mut self, message: &RouteNetlinkMessage) -> Result<(), Refusal> {
+        let mut requests = Requests::default();
+        requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
+        self.host()?.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
     }
 
     /// The links of a network that goes as a whole go in one message.
@@ -407,6 +435,26 @@ impl Linux {
         Some((count, result))
     }
 
+    /// Makes the kernel forget flows that the changes put in the wrong. The ports themselves are right by then, so
+    /// a kernel that refuses is no reason to take them back: the flows then end by themselves.
+    fn forget_flows(&mut self, changes: &[(Publication, Change)]) {
+        if changes.is_empty() {
+            return;
+        }
+        let forgotten = self
+            .addresses()
+            .and_then(|locals| conntrack::forget(self.nft()?.channel_mut(), changes, &locals));
+        if let Err(refusal) = forgotten {
+            tracing::warn!("UDP flows of published ports are not forgotten: {refusal}");
+        }
+    }
+
+    /// The host's own addresses.
+    fn addresses(&mut self) -> Result<Vec<IpAddr>, Refusal> {
+        let list = self.host()?.dump(&address::list(), address::read)?;
+        Ok(list.into_iter().map(|(_, address)| address.ip()).collect())
+    }
+
     /// Does one step as far as it is not done yet, element by element.
     fn settle_step(&mut self, step: &Step, netns: Option<&Netns>) -> Result<(), Refusal> {
         let alone = |linux: &mut Self| {
@@ -430,8 +478,8 @@ impl Linux {
             _ => return alone(self),
         };
         let mut first = Ok(());
-        let mut note = |result: Result<(), (usize, Refusal)>| match result {
-            Err((_, refusal)) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
+        let mut note = |result: Result<(), Rejected>| match result {
+            Err(Rejected { refusal, .. }) if !is_settled(&refusal) => first = first.clone().and(Err(refusal)),
             _ => {}
         };
         if made.is_empty() {
@@ -440,12 +488,21 @@ impl Linux {
         // An element that is there may lead elsewhere than it must.
         for (make, unmake) in made.iter().zip(&unmade) {
             match self.nft()?.run(make) {
-                Err((_, refusal)) if refusal.errno == libc::EEXIST => {
+                Err(Rejected { refusal, .. }) if refusal.errno == libc::EEXIST => {
                     note(self.nft()?.run(unmake));
                     note(self.nft()?.run(make));
                 }
                 result => note(result),
             }
+        }
+        match step {
+            Step::Create(Resource::Published(port)) if conntrack::concerns(port) => {
+                self.forget_flows(&[(port.clone(), Change::Opened)]);
+            }
+            Step::Remove(Resource::Published(port)) if conntrack::concerns(port) => {
+                self.forget_flows(&[(port.clone(), Change::Closed)]);
+            }
+            _ => {}
         }
         first
     }
@@ -458,7 +515,7 @@ impl Linux {
             if matches!(steps[at], Step::Remove(Resource::Veth { .. })) {
                 run.flush()?;
                 if let Some((count, result)) = run.linux.delete_group(&steps[at..]) {
-                    result.map_err(|refusal| Failed { at, sent: at + count, refusal })?;
+                    result.map_err(|refusal| Failed { at, done: at + count, refusal })?;
                     at += count;
                     continue;
                 }

@@ -3,6 +3,7 @@
 
 mod address;
 mod behind;
+mod conntrack;
 mod fake;
 mod find;
 mod firewall;
@@ -91,8 +92,9 @@ impl From<rustix::io::Errno> for Refusal {
 pub struct Failed {
     /// The index of the step.
     pub at: usize,
-    /// Steps before this one were sent along with the failed one; some of them may have been done all the same.
-    pub sent: usize,
+    /// Steps before this one may have been done, the failed one included; it and all later ones were not. A refused
+    /// transaction of the firewall has done nothing, so this is its first step then.
+    pub done: usize,
     /// Why.
     pub refusal: Refusal,
 }
@@ -186,7 +188,12 @@ pub trait Kernel {
     /// The step that failed and what could not be undone.
     fn apply(&mut self, plan: &Plan, netns: Option<&Self::Netns>) -> Result<(), Error> {
         let Err(failed) = self.run(&plan.steps, netns) else { return Ok(()) };
-        let back = plan.undo(failed.sent.max(failed.at));
+        let mut taken = Plan { steps: plan.steps[..failed.done.min(plan.steps.len())].to_vec() };
+        if failed.refusal.errno == libc::EEXIST && failed.at < taken.steps.len() {
+            // What exists already is somebody else's.
+            taken.steps.remove(failed.at);
+        }
+        let back = taken.undo(taken.steps.len());
         let left_behind = self.settle(&back, netns);
         Err(Error::apply(&plan.steps[failed.at], failed.refusal, &left_behind))
     }

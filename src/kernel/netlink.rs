@@ -41,6 +41,9 @@ pub(super) struct Channel {
     socket: Socket,
     /// The last datagram. Its room is never filled with zeros: those pages would be touched for nothing.
     answers: Vec<u8>,
+    /// The next sequence number. Never used twice, so that an answer to an earlier question, left unread after a
+    /// fault, is not taken for the answer to this one.
+    sequence: u32,
 }
 
 impl Channel {
@@ -51,7 +54,7 @@ impl Channel {
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
-        Ok(Self { socket, answers: Vec::with_capacity(LONGEST_ANSWER) })
+        Ok(Self { socket, answers: Vec::with_capacity(LONGEST_ANSWER), sequence: 1 })
     }
 
     /// The socket itself, for options and for handing it on.
@@ -62,6 +65,13 @@ impl Channel {
     /// The socket itself, to change its options.
     pub(super) fn socket_mut(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+
+    /// Takes as many sequence numbers in a row; returns the first.
+    pub(super) fn number(&mut self, count: u32) -> u32 {
+        let first = self.sequence;
+        self.sequence = self.sequence.wrapping_add(count).max(1);
+        first
     }
 
     /// Sends a buffer of messages.
@@ -135,35 +145,37 @@ pub(super) fn is_verdict(answer: &Answer<'_>) -> bool {
 #[derive(Default)]
 pub(super) struct Requests {
     buffer: Vec<u8>,
-    /// Where the last header begins, to ask for its acknowledgement.
-    last: usize,
-    count: u32,
+    /// Where each header begins.
+    starts: Vec<usize>,
 }
 
 impl Requests {
-    /// Adds a request; its sequence number is how many there were before.
+    /// Adds a request.
     pub(super) fn push(&mut self, message: impl Into<NetlinkMessage<RouteNetlinkMessage>>, flags: u16) {
         let mut message = message.into();
         message.header.flags = NLM_F_REQUEST | flags;
-        message.header.sequence_number = self.count;
         message.finalize();
         let start = self.buffer.len();
         self.buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
         message.serialize(&mut self.buffer[start..]);
-        self.last = start;
-        self.count += 1;
+        self.starts.push(start);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.starts.is_empty()
     }
 
-    /// Asks for the acknowledgement of the last request; the others answer only if they fail.
-    fn finish(mut self) -> (Vec<u8>, u32) {
-        let at = self.last + 6;
-        let flags = u16::from_ne_bytes([self.buffer[at], self.buffer[at + 1]]) | NLM_F_ACK;
-        self.buffer[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
-        (self.buffer, self.count - 1)
+    /// Numbers the requests from `first` on, and asks for the acknowledgement of the last; the others answer only if
+    /// they fail. Returns how many there are.
+    fn finish(&mut self, first: u32) -> u32 {
+        for (number, start) in (first..).zip(&self.starts) {
+            self.buffer[start + 8..start + 12].copy_from_slice(&number.to_ne_bytes());
+        }
+        if let Some(last) = self.starts.last() {
+            let flags = u16::from_ne_bytes([self.buffer[last + 6], self.buffer[last + 7]]) | NLM_F_ACK;
+            self.buffer[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
+        }
+        self.starts.len() as u32
     }
 }
 
@@ -185,28 +197,33 @@ impl Route {
     /// (asked for with `NLM_F_ECHO`) go to `each`.
     pub(super) fn run(
         &mut self,
-        requests: Requests,
+        mut requests: Requests,
         mut each: impl FnMut(&Answer<'_>),
     ) -> Result<(), (usize, Refusal)> {
         if requests.is_empty() {
             return Ok(());
         }
-        let (buffer, last) = requests.finish();
+        let start = self.0.number(requests.starts.len() as u32);
+        let count = requests.finish(start);
         let all = |refusal| (0, refusal);
-        self.0.send(&buffer).map_err(all)?;
+        self.0.send(&requests.buffer).map_err(all)?;
         let mut first: Option<(usize, Refusal)> = None;
         loop {
             let done = self.0.receive(|answer| {
+                let number = answer.sequence.wrapping_sub(start);
+                if number >= count {
+                    return false;
+                }
                 if !is_verdict(&answer) {
                     each(&answer);
                     return false;
                 }
                 if let Some(refusal) = refusal(&answer)
-                    && first.as_ref().is_none_or(|(at, _)| answer.sequence < *at as u32)
+                    && first.as_ref().is_none_or(|(at, _)| (number as usize) < *at)
                 {
-                    first = Some((answer.sequence as usize, refusal));
+                    first = Some((number as usize, refusal));
                 }
-                answer.sequence == last
+                number + 1 == count
             });
             if done.map_err(all)? {
                 return first.map_or(Ok(()), Err);
@@ -236,8 +253,10 @@ impl Route {
         for _ in 0..TORN_DUMPS {
             let mut requests = Requests::default();
             requests.push(message.clone(), NLM_F_DUMP);
+            let number = self.0.number(1);
+            requests.finish(number);
             self.0.send(&requests.buffer)?;
-            if let Some(list) = self.read_dump(&read)? {
+            if let Some(list) = self.read_dump(number, &read)? {
                 return Ok(list);
             }
         }
@@ -245,12 +264,19 @@ impl Route {
     }
 
     /// One dump, or nothing where it was torn.
-    fn read_dump<T>(&mut self, read: impl Fn(&Answer<'_>) -> Option<T>) -> Result<Option<Vec<T>>, Refusal> {
+    fn read_dump<T>(
+        &mut self,
+        number: u32,
+        read: impl Fn(&Answer<'_>) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
         let mut list = Vec::new();
         let mut torn = false;
         let mut refused = None;
         loop {
             let done = self.0.receive(|answer| {
+                if answer.sequence != number {
+                    return false;
+                }
                 torn |= answer.flags & DUMP_INTERRUPTED != 0;
                 refused = refused.take().or_else(|| refusal(&answer));
                 list.extend(read(&answer));

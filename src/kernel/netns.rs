@@ -84,8 +84,9 @@ impl Netns {
                 }
             }
         }
-        let back = Back(File::open("/proc/thread-self/ns/net")?);
+        let own = File::open("/proc/thread-self/ns/net")?;
         move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let back = Back(own);
         let result = work();
         drop(back);
         Ok(result)

@@ -13,7 +13,9 @@ fn files(link: &InterfaceName, setting: Setting) -> Vec<(PathBuf, &'static str)>
     match setting {
         Setting::Ipv6Off => vec![(file("ipv6", "disable_ipv6"), "1")],
         Setting::Ipv6On => vec![(file("ipv6", "disable_ipv6"), "0")],
-        Setting::NoRouterAdvertisements => vec![(file("ipv6", "accept_ra"), "0")],
+        Setting::NoRouterAdvertisements => {
+            vec![(file("ipv6", "accept_ra"), "0"), (file("ipv6", "accept_redirects"), "0")]
+        }
         Setting::NoDuplicateDetection => vec![(file("ipv6", "accept_dad"), "0")],
         Setting::NoRedirects => {
             vec![(file("ipv4", "accept_redirects"), "0"), (file("ipv4", "send_redirects"), "0")]

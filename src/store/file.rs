@@ -169,7 +169,8 @@ fn read_open<T: DeserializeOwned>(path: &Path, file: &File) -> Result<T, Error> 
         return Err(damaged(format!("it is longer than {LONGEST} bytes")));
     }
     if !text.starts_with(BEGINNING) {
-        let Version { version } = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let Version { version } =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if version > VERSION {
             return Err(Error::Newer { path: path.into(), version, known: VERSION });
         }
@@ -185,6 +186,16 @@ fn set_aside(path: &Path, reason: String) -> Error {
     match fs::rename(path, &aside) {
         Ok(()) => Error::Damaged { path: path.into(), reason, aside },
         Err(error) => Error::store(path, error),
+    }
+}
+
+/// Moves a record to a place where none is.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows how.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !to.exists() => fs::rename(from, to),
+        moved => Ok(moved?),
     }
 }
 
@@ -340,5 +351,195 @@ fn holder(file: &File) -> String {
             format!("process {pid} ({})", crate::error::shown(name.trim()))
         }
         None => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::PathBuf,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use rnetkit_drivers::{Driver as _, Id, Network, bridge::Bridge};
+
+    use super::*;
+    use crate::store::{NetworkState, Store};
+
+    /// A directory that is gone when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("rnet-file-{}-{number}", std::process::id()));
+            make_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn network(name: &str) -> Network {
+        let pool = r#"{"subnet":"10.1.0.0/24","gateway":"10.1.0.1","aux":{"a":"10.1.0.9"}}"#;
+        Network {
+            id: Id([7; 32]),
+            name: name.parse().unwrap(),
+            driver: "bridge".to_owned(),
+            created: 1,
+            pools: vec![serde_json::from_str(pool).unwrap()],
+            internal: false,
+            attachable: false,
+            ipam_driver: "default".to_owned(),
+            ipam_options: Default::default(),
+            options: [("icc".to_owned(), "false".to_owned())].into(),
+            labels: [("ä \"".to_owned(), "\n".to_owned())].into(),
+            group: 1,
+        }
+    }
+
+    fn record() -> NetworkState {
+        let network = network("blue");
+        let made = Bridge.network(&network).unwrap();
+        NetworkState { network, pending: false, made }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let folder = Folder::new();
+        let path = folder.0.join("state.json");
+        write(&path, &record(), Durable::Yes).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(record()));
+        let again = NetworkState { pending: true, ..record() };
+        write(&path, &again, Durable::No).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(again));
+        assert_eq!(folder.names(), ["state.json"]);
+    }
+
+    #[test]
+    fn a_record_cut_off_anywhere_is_set_aside_by_name() {
+        let folder = Folder::new();
+        let path = folder.0.join("state.json");
+        let whole = text_of(&record()).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = read::<NetworkState>(&path).unwrap_err().to_string();
+            let (begins, ends) = (
+                format!("{} is damaged (", path.display()),
+                format!("); it was set aside as {}.damaged", path.display()),
+            );
+            assert!(error.starts_with(&begins) && error.ends_with(&ends), "{error}");
+            assert_eq!(folder.names(), ["state.json.damaged"]);
+            assert_eq!(fs::read(folder.0.join("state.json.damaged")).unwrap(), &whole[..length]);
+            assert_eq!(read::<NetworkState>(&path).unwrap(), None, "the next reader is not stopped");
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_flipped_byte_is_read_or_set_aside() {
+        let folder = Folder::new();
+        let path = folder.0.join("state.json");
+        let whole = text_of(&record()).unwrap();
+        for at in 0..whole.len() {
+            for flip in [0x01, 0x10, 0x80, 0xff] {
+                let mut text = whole.clone();
+                text[at] ^= flip;
+                fs::write(&path, &text).unwrap();
+                match read::<NetworkState>(&path) {
+                    Ok(Some(_)) | Err(Error::Damaged { .. } | Error::Newer { .. }) => {}
+                    other => panic!("byte {at} with {flip:#x}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_definition_hides_no_other() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0.join("root"), &folder.0.join("run")).unwrap();
+        ["amber", "blue", "red"].iter().for_each(|name| store.define(&network(name)).unwrap());
+        fs::write(folder.0.join("root/networks/blue.json"), "{").unwrap();
+        let names = |store: &Store| -> Vec<String> {
+            store.definitions().unwrap().into_iter().map(|network| network.name.to_string()).collect()
+        };
+        assert_eq!(names(&store), ["amber", "red"]);
+        assert_eq!(names(&store), ["amber", "red"]);
+        store.define(&network("blue")).unwrap();
+        assert_eq!(names(&store), ["amber", "blue", "red"]);
+        assert!(folder.0.join("root/networks/blue.json.damaged").exists());
+    }
+
+    #[test]
+    fn a_record_of_a_newer_rnet_is_left_where_it_is() {
+        let folder = Folder::new();
+        let path = folder.0.join("state.json");
+        fs::write(&path, r#"{"version":2,"all":"different"}"#).unwrap();
+        assert_eq!(
+            read::<NetworkState>(&path).unwrap_err().to_string(),
+            format!(
+                "{} was written by a newer rnet (version 2); this one reads versions up to 1",
+                path.display()
+            )
+        );
+        assert_eq!(folder.names(), ["state.json"]);
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_or_no_file_is_refused() {
+        let folder = Folder::new();
+        let path = folder.0.join("state.json");
+        fs::write(&path, vec![b' '; LONGEST as usize + 1]).unwrap();
+        let error = read::<NetworkState>(&path).unwrap_err().to_string();
+        assert!(error.contains("is damaged (it is longer than 4194304 bytes)"), "{error}");
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        let error = read::<NetworkState>(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: Too many levels of symbolic links (os error 40)", path.display()));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(read::<NetworkState>(&path), Err(Error::Store { .. } | Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_record_is_locked_until_its_holder_lets_go() {
+        let folder = Folder::new();
+        let path = folder.0.join("state.json");
+        let held = write_locked(&path, &record()).unwrap();
+        assert!(lock_dead::<NetworkState>(&path).unwrap().is_none());
+        drop(held);
+        let (lock, found) = lock_dead::<NetworkState>(&path).unwrap().unwrap();
+        assert_eq!(found, record());
+        assert!(try_lock(&path).unwrap().is_none());
+        drop(lock);
+        assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = Folder::new();
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(
+            check_dir(&folder.0).unwrap_err().to_string(),
+            format!("{} is not safe to use: others may write to it (mode 0777)", folder.0.display())
+        );
+        let file = folder.0.join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(
+            check_dir(&file).unwrap_err().to_string(),
+            format!("{} is not safe to use: it is no directory", file.display())
+        );
     }
 }

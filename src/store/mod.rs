@@ -368,12 +368,6 @@ impl Store {
         file::read(&self.network_dir(id).join("state.json"))
     }
 
-    /// Whether anything is recorded as made for a network. Does not read the record.
-    #[must_use]
-    pub fn has_network_state(&self, id: &Id) -> bool {
-        self.network_dir(id).join("state.json").exists()
-    }
-
     /// Remembers what was made for a network.
     ///
     /// # Errors
@@ -420,6 +414,16 @@ impl Store {
     /// When another process does not let go of it.
     pub fn lock_container(&self, key: &str) -> Result<Lock, Error> {
         file::lock_dir(&self.container_dir(key), &format!("container {key}"))
+    }
+
+    /// Locks a container, if no command is at work on it.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn try_lock_container(&self, key: &str) -> Result<Option<Lock>, Error> {
+        let folder = self.container_dir(key);
+        file::make_dir(&folder)?;
+        file::try_lock(&folder)
     }
 
     /// Removes the directory of a container that is in no network any more. The caller holds its lock.
@@ -513,7 +517,7 @@ impl Store {
         let marker = self.marker(&state.key, &state.endpoint.network);
         fs::write(&marker, "").map_err(|error| Error::store(&marker, error))?;
         let place = self.endpoint_path(&state.endpoint.network, &state.key);
-        fs::rename(&pending.path, &place).map_err(|error| Error::store(place, error))
+        file::rename_new(&pending.path, &place).map_err(|error| Error::store(place, error))
     }
 
     /// Begins to remove an endpoint: its record is pending again. `None` where there is none.
@@ -534,27 +538,33 @@ impl Store {
     /// # Errors
     /// When the record cannot be removed.
     pub fn forget(&self, pending: Pending) -> Result<(), Error> {
-        file::remove(&self.marker(&pending.state.key, &pending.state.endpoint.network))?;
+        let (key, network) = (&pending.state.key, &pending.state.endpoint.network);
+        // The container may be in the network again, with a newer endpoint.
+        if !self.endpoint_path(network, key).exists() {
+            file::remove(&self.marker(key, network))?;
+        }
         file::remove(&pending.path)
     }
 
-    /// The records of endpoints that dead processes left in the making or unmaking.
+    /// The endpoints in the making or unmaking, dead or alive: their ids, and the keys of their containers.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn dead(&self) -> Result<Vec<Pending>, Error> {
-        let folder = self.run.join("pending");
-        let mut list = Vec::new();
-        for name in file::names(&folder)? {
-            let path = folder.join(name);
-            match file::lock_dead(&path) {
-                Ok(Some((lock, state))) => list.push(Pending { path, state, _lock: lock }),
-                Ok(None) => {}
-                Err(error @ Error::Damaged { .. }) => tracing::warn!("{error}"),
-                Err(error) => return Err(error),
-            }
+    pub fn pending(&self) -> Result<Vec<(Id, String)>, Error> {
+        if !file::has_any(&self.run.join("pending"))? {
+            return Ok(Vec::new());
         }
-        Ok(list)
+        Ok(self.pending_states()?.into_iter().map(|state| (state.endpoint.id, state.key)).collect())
+    }
+
+    /// The record of an endpoint that a dead process left in the making or unmaking.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn dead(&self, id: &Id) -> Result<Option<Pending>, Error> {
+        let path = self.pending_path(id);
+        let found = file::lock_dead(&path)?;
+        Ok(found.map(|(lock, state)| Pending { path, state, _lock: lock }))
     }
 
     /// All endpoints in the making or unmaking, whoever is at work on them.
@@ -601,11 +611,42 @@ impl Store {
         now: u64,
         work: impl FnOnce(&mut Numbers) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let name = format!("pool-{}", pool.to_string().replace(['/', ':'], "_"));
-        self.with_numbers(&self.network_dir(network).join(name), size, now, work)
+        self.with_numbers(&self.addresses_path(network, pool), size, now, work)
     }
 
-    /// Works on the published ports of an address and keeps the outcome.
+    /// Looks at the taken addresses of a pool, and keeps nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn addresses(&self, network: &Id, pool: &IpNetwork, size: u32, now: u64) -> Result<Numbers, Error> {
+        Numbers::open(&self.addresses_path(network, pool), size, now)
+    }
+
+    fn addresses_path(&self, network: &Id, pool: &IpNetwork) -> PathBuf {
+        self.network_dir(network).join(format!("pool-{}", pool.to_string().replace(['/', ':'], "_")))
+    }
+
+    /// Looks at the published ports of an address, and keeps nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn ports(&self, address: IpAddr, protocol: Protocol, now: u64) -> Result<Numbers, Error> {
+        Numbers::open(&self.ports_path(address, protocol), ipam::WINDOW, now)
+    }
+
+    fn ports_path(&self, address: IpAddr, protocol: Protocol) -> PathBuf {
+        self.run.join("ports").join(format!("{protocol}-{}", address.to_string().replace(':', "_")))
+    }
+
+    /// Locks the list of published ports: from the choice of ports until the record that names them is written.
+    ///
+    /// # Errors
+    /// When another process does not let go of it.
+    pub fn lock_ports(&self) -> Result<Lock, Error> {
+        file::lock_dir(&self.run.join("ports"), "the list of published ports")
+    }
+
+    /// Works on the published ports of an address and keeps the outcome. The caller holds their lock.
     ///
     /// # Errors
     /// When the file cannot be read or written, or what `work` says.
@@ -616,10 +657,7 @@ impl Store {
         now: u64,
         work: impl FnOnce(&mut Numbers) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let folder = self.run.join("ports");
-        let name = format!("{protocol}-{}", address.to_string().replace(':', "_"));
-        let _lock = file::lock_dir(&folder, "the list of published ports")?;
-        self.with_numbers(&folder.join(name), ipam::WINDOW, now, work)
+        self.with_numbers(&self.ports_path(address, protocol), ipam::WINDOW, now, work)
     }
 
     fn with_numbers<T>(

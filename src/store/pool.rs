@@ -23,6 +23,8 @@ pub struct Numbers {
     /// The part of `bytes` that the file does not have yet.
     changed: Range<usize>,
     length: usize,
+    /// The file is not there, or not of its length: what is taken must be looked up in the records.
+    doubtful: bool,
 }
 
 impl Numbers {
@@ -43,7 +45,13 @@ impl Numbers {
                 some => read += some,
             }
         }
-        let mut numbers = Self { file, bytes, changed: 0..0, length };
+        let whole = file
+            .as_ref()
+            .is_some_and(|file| file.metadata().is_ok_and(|data| data.len() == bytes.len() as u64));
+        if !whole {
+            bytes.fill(0);
+        }
+        let mut numbers = Self { file, bytes, changed: 0..0, length, doubtful: !whole };
         numbers.turn(now);
         Ok(numbers)
     }
@@ -95,6 +103,12 @@ impl Numbers {
         search(&all).or_else(|| search(&all[..1]))
     }
 
+    /// Whether the records must say what is taken.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     /// Whether the number is taken.
     #[must_use]
     pub fn has(&self, number: u32) -> bool {
@@ -131,10 +145,14 @@ impl Numbers {
         if self.bytes[HEAD..].iter().all(|byte| *byte == 0) {
             return if self.file.is_some() { super::file::remove(path) } else { Ok(()) };
         }
-        if self.changed.is_empty() {
+        if self.changed.is_empty() && !self.doubtful {
             return Ok(());
         }
         match &self.file {
+            Some(file) if self.doubtful => {
+                let length = self.bytes.len() as u64;
+                file.set_len(length).and_then(|()| file.write_all_at(&self.bytes, 0)).map_err(fail)
+            }
             Some(file) => {
                 let start = self.changed.start as u64;
                 file.write_all_at(&self.bytes[self.changed.clone()], start).map_err(fail)

@@ -52,6 +52,8 @@ pub struct Connect {
     pub gateway_priority: i32,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
+    /// The network may become the container's default route, if it is the best of its networks for that.
+    pub default_route: bool,
     /// Who asks: `rnet`, or the name of an orchestrator.
     pub owner: String,
 }
@@ -72,6 +74,7 @@ impl Connect {
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
+            default_route: true,
             owner: "rnet".to_owned(),
         }
     }
@@ -87,6 +90,9 @@ pub struct Connected {
     /// The steps: those that were run, or would be.
     pub plan: Plan,
 }
+
+/// How often the pre-defined bridge is made again when others, leaving it, unmake it.
+const TRIES: usize = 100;
 
 /// A container, its namespace open.
 struct Target<N> {
@@ -104,12 +110,13 @@ impl<K: Kernel> Rnet<K> {
         self.wake()?;
         let network = self.network(&wanted.network)?;
         self.refuse_unconnectable(&network)?;
+        let wanted = &Connect { container: self.resolve(&wanted.container)?, ..wanted.clone() };
         let target = self.target(wanted)?;
         if mode == Mode::Show {
             return self.show(wanted, &network, &target);
         }
-        self.take_back_dead()?;
         let _lock = self.store.lock_container(&target.key)?;
+        self.take_back_dead(Some(&target.key))?;
         let result = self.connect_locked(wanted, &network, &target);
         if result.is_err() {
             self.store.leave_container(&target.key);
@@ -123,15 +130,39 @@ impl<K: Kernel> Rnet<K> {
         network: &Network,
         target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
-        let others = self.store.endpoints_of(&target.key)?;
+        let others = self.leave_former(target)?;
         refuse_second(network, &others)?;
-        let first = !self.is_up(network);
-        let network = self.up(network)?;
-        let result = self.attach(wanted, &network, target, &others);
-        if result.is_err() && first {
-            self.down_if_unused(&network)?;
+        for _ in 0..TRIES {
+            let network = self.up(network)?;
+            match self.attach(wanted, &network, target, &others) {
+                // The last container left between the two, and the bridge went with it.
+                Err(Error::NetworkNotFound { .. }) if network.name.as_str() == "bridge" => {}
+                Err(error) => {
+                    self.down_if_unused(&network)?;
+                    return Err(error);
+                }
+                connected => return connected,
+            }
         }
-        result
+        Err(Error::NetworkNotFound { name: network.name.to_string() })
+    }
+
+    /// The container's other endpoints. Those of an earlier namespace with the same name are taken back: it is gone,
+    /// and nobody else would say so.
+    fn leave_former(&mut self, target: &Target<K::Netns>) -> Result<Vec<EndpointState>, Error> {
+        let endpoints = self.store.endpoints_of(&target.key)?;
+        let (others, former): (Vec<EndpointState>, Vec<EndpointState>) =
+            endpoints.into_iter().partition(|state| is_of(state, &target.container));
+        for state in former {
+            let network = state.endpoint.network;
+            if let Some(pending) = self.store.recall(&network, &target.key)? {
+                self.unmake_in(pending)?;
+            }
+            if let Some(made) = self.store.network_state(&network)? {
+                self.down_if_unused(&made.network)?;
+            }
+        }
+        Ok(others)
     }
 
     /// Reserve, apply, commit. Where the kernel lacks what the network needs (somebody deleted it), that is made
@@ -146,18 +177,27 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<Connected, Error> {
         let mut skip = Vec::new();
         let mut healed = false;
+        let mut wanted = wanted.clone();
         loop {
-            let pending = self.reserve(wanted, network, target, others, &skip)?;
-            let (before, after) = self.with_gateways(network, &pending, others)?;
+            let pending = self.reserve(&wanted, network, target, others, &skip)?;
+            let (before, after) = self.with_gateways(network, &pending.state, others)?;
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
             let error = match self.kernel.apply(&plan, Some(&target.netns)) {
-                Ok(()) => {
-                    self.commit(&pending, others)?;
-                    return Ok(Connected { network: network.clone(), endpoint, plan });
-                }
+                Ok(()) => match self.commit(&pending, others) {
+                    Ok(()) => return Ok(Connected { network: network.clone(), endpoint, plan }),
+                    Err(error) => {
+                        let left = self.kernel.settle(&plan.undo(plan.steps.len()), Some(&target.netns));
+                        left.iter().for_each(|(step, refusal)| tracing::warn!("{step}: {refusal}"));
+                        error
+                    }
+                },
                 Err(error) => error,
             };
+            if matches!(&error, Error::Apply { left_behind, .. } if !left_behind.is_empty()) {
+                // Its record stays pending: the next command tries again to take back what is left.
+                return Err(error);
+            }
             self.release(&pending.state, Rest::No)?;
             self.store.forget(pending)?;
             let error = self.explain(error, network, target, &endpoint);
@@ -165,9 +205,13 @@ impl<K: Kernel> Rnet<K> {
                 Error::InterfaceTaken { .. } if wanted.interface.is_none() && skip.len() < 64 => {
                     skip.push(endpoint.interface)
                 }
+                Error::RouteTaken { .. } if others.is_empty() && wanted.default_route => {
+                    tracing::warn!("{error}: it stays");
+                    wanted.default_route = false;
+                }
                 Error::Apply { reason, .. } if !healed && reason.is_missing() => {
                     healed = true;
-                    self.heal(network)?;
+                    self.heal()?;
                 }
                 _ => return Err(error),
             }
@@ -199,6 +243,7 @@ impl<K: Kernel> Rnet<K> {
             libc::EEXIST if on_veth => {
                 Error::InterfaceTaken { container: name, interface: endpoint.interface.to_string() }
             }
+            libc::EEXIST if step.starts_with("+ default route ") => Error::RouteTaken { container: name },
             libc::EEXIST if step.starts_with("+ port ") => {
                 Error::MacTaken { mac: endpoint.mac, network: network.name.to_string() }
             }
@@ -255,7 +300,8 @@ impl<K: Kernel> Rnet<K> {
         network: &Network,
         target: &Target<K::Netns>,
     ) -> Result<Connected, Error> {
-        let others = self.store.endpoints_of(&target.key)?;
+        let mut others = self.store.endpoints_of(&target.key)?;
+        others.retain(|other| is_of(other, &target.container));
         refuse_second(network, &others)?;
         let (network, up) = self.up_plan(network)?;
         let mut state = self.draft(wanted, &network, target, &others, &[])?;
@@ -265,10 +311,11 @@ impl<K: Kernel> Rnet<K> {
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
-        state.endpoint.ports = self.preview_ports(&network, wanted, &state.endpoint)?;
+        self.take_ports(&network, wanted, &mut state.endpoint, Mode::Show)?;
         state.endpoint.gateways = self.gateways(&network, &state.endpoint, &others)?.0;
-        let list = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
-        let plan = up.then(Plan::between(&[], &list));
+        state.made = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
+        let (before, after) = self.with_gateways(&network, &state, &others)?;
+        let plan = up.then(Plan::between(&before, &after));
         Ok(Connected { network, endpoint: state.endpoint, plan })
     }
 
@@ -328,6 +375,8 @@ impl<K: Kernel> Rnet<K> {
         if self.store.network_state(&network.id)?.is_none_or(|made| made.pending) {
             return Err(gone());
         }
+        // From the choice of ports until the record names them, nobody else chooses.
+        let _ports = if wanted.ports.is_empty() { None } else { Some(self.store.lock_ports()?) };
         let result = self.reserve_into(&mut state, wanted, network, others);
         match result.and_then(|()| self.store.reserve(state.clone())) {
             Ok(pending) => Ok(pending),
@@ -343,13 +392,16 @@ impl<K: Kernel> Rnet<K> {
         others: &[EndpointState],
     ) -> Result<(), Error> {
         for pool in &network.pools {
+            self.rebuild_if_doubtful(network, pool)?;
             let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
             let address = self.take_address(network, pool, static_address)?;
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
-        self.take_ports(network, wanted, &mut state.endpoint)?;
-        state.endpoint.gateways = self.gateways(network, &state.endpoint, others)?.0;
+        self.take_ports(network, wanted, &mut state.endpoint, Mode::Do)?;
+        if wanted.default_route {
+            state.endpoint.gateways = self.gateways(network, &state.endpoint, others)?.0;
+        }
         state.made = Self::driver(network)?.endpoint(network, &state.endpoint)?;
         Ok(())
     }
@@ -376,6 +428,20 @@ impl<K: Kernel> Rnet<K> {
         }
     }
 
+    /// An index that is missing or damaged is made again from the records.
+    fn rebuild_if_doubtful(&self, network: &Network, pool: &Pool) -> Result<(), Error> {
+        let now = super::uptime();
+        let open = |numbers: &mut crate::store::Numbers| Ok(numbers.is_doubtful());
+        if !self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, open)? {
+            return Ok(());
+        }
+        let used = self.used(network, pool)?;
+        self.store.with_addresses(&network.id, &pool.subnet, size(pool), now, |numbers| {
+            numbers.rebuild(used.into_iter());
+            Ok(())
+        })
+    }
+
     fn take_static(&mut self, network: &Network, pool: &Pool, address: IpAddr) -> Result<IpAddr, Error> {
         check_static(network, pool, address)?;
         let offset = ipam::offset_of(&pool.subnet, address).unwrap_or(u128::MAX);
@@ -397,14 +463,20 @@ impl<K: Kernel> Rnet<K> {
             return Ok(address);
         }
         // Perhaps a dead process took it and wrote no record: the records have the last word.
-        let holder = self.store.all_endpoints(&network.id)?;
-        match holder.iter().find(|state| state.endpoint.addresses.iter().any(|other| other.ip() == address)) {
+        self.refuse_held(network, address)?;
+        Ok(address)
+    }
+
+    /// An address that a record names.
+    fn refuse_held(&self, network: &Network, address: IpAddr) -> Result<(), Error> {
+        let has = |state: &&EndpointState| state.endpoint.addresses.iter().any(|other| other.ip() == address);
+        match self.store.all_endpoints(&network.id)?.iter().find(has) {
             Some(state) => Err(Error::AddressTaken {
                 address,
                 by: state.endpoint.container.name.clone(),
                 network: network.name.to_string(),
             }),
-            None => Ok(address),
+            None => Ok(()),
         }
     }
 
@@ -427,14 +499,7 @@ impl<K: Kernel> Rnet<K> {
         }
         match found.and_then(|offset| ipam::address_at(&pool.subnet, u128::from(offset))) {
             Some(address) => Ok(address),
-            None => {
-                let used = self.used(network, pool)?.len();
-                Err(Error::PoolExhausted {
-                    network: network.name.to_string(),
-                    pool: pool.range.unwrap_or(pool.subnet),
-                    used,
-                })
-            }
+            None => Err(exhausted(network, pool, self.used(network, pool)?.len())),
         }
     }
 
@@ -456,29 +521,27 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<IpAddr, Error> {
         if let Some(address) = asked {
             check_static(network, pool, address)?;
+            self.refuse_held(network, address)?;
             return Ok(address);
         }
+        let mut numbers = self.store.addresses(&network.id, &pool.subnet, size(pool), super::uptime())?;
         let used = self.used(network, pool)?;
-        let free = ipam::window(pool)
-            .filter(|offset| !u32::try_from(*offset).is_ok_and(|offset| used.contains(&offset)));
-        let mut free = free
-            .filter_map(|offset| ipam::address_at(&pool.subnet, offset))
-            .filter(|address| ipam::reserved(pool, *address).is_none());
-        free.next().ok_or_else(|| Error::PoolExhausted {
-            network: network.name.to_string(),
-            pool: pool.range.unwrap_or(pool.subnet),
-            used: used.len(),
-        })
+        let found = lowest(&numbers, pool).or_else(|| {
+            numbers.rebuild(used.iter().copied());
+            lowest(&numbers, pool)
+        });
+        let address = found.and_then(|offset| ipam::address_at(&pool.subnet, u128::from(offset)));
+        address.ok_or_else(|| exhausted(network, pool, used.len()))
     }
 
     /// The resources of the container's endpoints before and after, as far as they differ.
     fn with_gateways(
         &self,
         network: &Network,
-        pending: &Pending,
+        own: &EndpointState,
         others: &[EndpointState],
     ) -> Result<(Vec<Resource>, Vec<Resource>), Error> {
-        let (_, changed) = self.gateways(network, &pending.state.endpoint, others)?;
+        let (_, changed) = self.gateways(network, &own.endpoint, others)?;
         let mut before = Vec::new();
         let mut after = Vec::new();
         for state in &changed {
@@ -486,7 +549,7 @@ impl<K: Kernel> Rnet<K> {
             before.extend(old.map(|old| old.made.clone()).unwrap_or_default());
             after.extend(state.made.clone());
         }
-        after.extend(pending.state.made.clone());
+        after.extend(own.made.clone());
         Ok((before, after))
     }
 
@@ -501,22 +564,24 @@ impl<K: Kernel> Rnet<K> {
         self.store.commit(pending)
     }
 
-    /// The objects of a network that somebody deleted are made again.
-    fn heal(&mut self, network: &Network) -> Result<(), Error> {
+    /// Somebody deleted what the network needs: everything that is missing on this host is made again, other containers'
+    /// links and ports included.
+    fn heal(&mut self) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
-        let Some(state) = self.store.network_state(&network.id)? else { return Ok(()) };
-        let mut wanted = self.store.host_state()?.map(|state| state.made).unwrap_or_default();
-        wanted.extend(state.made);
-        let found =
-            self.kernel.find(&wanted, None).map_err(|refusal| Error::kernel("look at the host", refusal))?;
-        let found: Vec<Resource> = found.into_iter().flatten().collect();
-        self.kernel.apply(&Plan::between(&found, &wanted), None)
+        let mended = self.mend()?;
+        mended.iter().for_each(|difference| tracing::info!("mended: {}: {}", difference.of, difference.step));
+        tracing::warn!("{} things that somebody had deleted were made again", mended.len());
+        Ok(())
     }
 }
 
 /// How many addresses of the pool have a bit.
 pub(super) fn size(pool: &Pool) -> u32 {
     u32::try_from(ipam::window(pool).end).unwrap_or(u32::MAX).min(1 << 24)
+}
+
+fn exhausted(network: &Network, pool: &Pool, used: usize) -> Error {
+    Error::PoolExhausted { network: network.name.to_string(), pool: pool.range.unwrap_or(pool.subnet), used }
 }
 
 /// The lowest number that is neither taken nor reserved.
@@ -536,6 +601,12 @@ fn check_static(network: &Network, pool: &Pool, address: IpAddr) -> Result<(), E
         return refuse(format!("it is not in subnet {}", pool.subnet));
     }
     ipam::reserved(pool, address).map_or(Ok(()), refuse)
+}
+
+/// Whether the endpoint is in that very namespace.
+fn is_of(state: &EndpointState, container: &Container) -> bool {
+    let other = &state.endpoint.container;
+    (other.device, other.inode) == (container.device, container.inode)
 }
 
 fn refuse_second(network: &Network, others: &[EndpointState]) -> Result<(), Error> {

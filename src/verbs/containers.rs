@@ -33,6 +33,9 @@ pub struct ContainerState {
     pub process: Option<(u32, u64)>,
     /// The exit code, once it has ended.
     pub exit: Option<u8>,
+    /// Its own network namespace, device and inode: whatever still runs there when its watcher dies is ended.
+    #[serde(default)]
+    pub netns: Option<(u64, u64)>,
     /// It is forgotten when it ends.
     pub remove: bool,
     /// Whose network it uses: its own where this is `None`, else `host` or `container:NAME`.
@@ -80,6 +83,37 @@ impl<K: Kernel> Rnet<K> {
             Means::Name(name) => self.store.container_record(name.as_str(), RECORD),
             Means::Path(_) | Means::Pid(_) => Ok(None),
         }
+    }
+
+    /// The container that is meant: by its name, or by its id or the beginning of one (four digits at least).
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn resolve(&self, container: &ContainerRef) -> Result<ContainerRef, Error> {
+        let Means::Name(name) = &container.means else { return Ok(container.clone()) };
+        let text = name.as_str();
+        let hex = (4..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let known = || {
+            self.store.container_dir(text).exists()
+                || fs::symlink_metadata(format!("/run/netns/{text}")).is_ok()
+        };
+        if !hex || known() {
+            return Ok(container.clone());
+        }
+        let id = |one: &Container| match (&one.state, one.endpoints.first()) {
+            (Some(state), _) => Some(state.id.to_string()),
+            (None, Some(state)) => Some(state.endpoint.container.id.to_string()),
+            (None, None) => None,
+        };
+        let mut matching =
+            self.containers()?.into_iter().filter(|one| id(one).is_some_and(|id| id.starts_with(text)));
+        Ok(match (matching.next(), matching.next()) {
+            (Some(one), None) => container.renamed(match one.endpoints.first() {
+                Some(state) => state.endpoint.container.name.as_str(),
+                None => one.key.as_str(),
+            })?,
+            _ => container.clone(),
+        })
     }
 
     /// The process and id of a container of `rnet run` that runs.
@@ -169,7 +203,7 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When records cannot be read, or a step fails.
     pub fn reap(&mut self) -> Result<usize, Error> {
-        self.take_back_dead()?;
+        self.recover()?;
         let abandoned = self.store.abandoned()?;
         let count = abandoned.len();
         for (key, _lock) in abandoned {
@@ -178,6 +212,7 @@ impl<K: Kernel> Rnet<K> {
                     if let Some(pid) = state.pid() {
                         kill(pid);
                     }
+                    state.netns.into_iter().for_each(kill_all_in);
                     // What a shell says of a process that was killed (128 + SIGKILL).
                     self.end_container(&ContainerState { remove: true, ..state }, 137)?;
                 }
@@ -214,6 +249,20 @@ impl<K: Kernel<Netns = Netns>> Rnet<K> {
             Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
         let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
         self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
+    }
+}
+
+/// Ends every process in a network namespace: those that a container started and that outlived it.
+fn kill_all_in(namespace: (u64, u64)) {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    for entry in processes.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let inside =
+            fs::metadata(entry.path().join("ns/net")).is_ok_and(|data| (data.dev(), data.ino()) == namespace);
+        if inside && pid != std::process::id() {
+            kill(pid);
+        }
     }
 }
 

@@ -27,14 +27,15 @@ impl<K: Kernel> Rnet<K> {
     ) -> Result<Plan, Error> {
         self.wake()?;
         let network = self.network(reference)?;
+        let container = &self.resolve(container)?;
         let key = container.key();
         let not_connected =
             || Error::NotConnected { container: container.to_string(), network: network.name.to_string() };
         if mode == Mode::Show {
             let state = self.store.endpoint(&network.id, &key)?.ok_or_else(not_connected)?;
-            return Ok(Plan::between(&state.made, &[]));
+            return self.disconnect_plan(&network, &state);
         }
-        self.take_back_dead()?;
+        self.take_back_dead(None)?;
         if self.store.endpoint(&network.id, &key)?.is_none() {
             return Err(not_connected());
         }
@@ -47,6 +48,22 @@ impl<K: Kernel> Rnet<K> {
         drop(lock);
         self.down_if_unused(&network)?;
         Ok(plan)
+    }
+
+    /// The steps that disconnect would run.
+    fn disconnect_plan(&mut self, network: &Network, state: &EndpointState) -> Result<Plan, Error> {
+        let mut plan = Plan::between(&state.made, &[]);
+        let mut others = self.store.endpoints_of(&state.key)?;
+        others.retain(|other| other.endpoint.id != state.endpoint.id);
+        plan = plan.then(self.gateway_plan(&self.handed_over(&others)?));
+        let last =
+            self.store.all_endpoints(&network.id)?.iter().all(|other| other.endpoint.id == state.endpoint.id);
+        match self.store.network_state(&network.id)? {
+            Some(made) if last && super::is_builtin(network) => {
+                Ok(plan.then(Plan::between(&made.made, &[])).then(self.unshare_plan(network)?))
+            }
+            _ => Ok(plan),
+        }
     }
 
     /// Disconnects by the container's key alone, where the record is enough.
@@ -94,6 +111,10 @@ impl<K: Kernel> Rnet<K> {
             let _lock = self.store.lock_network(&network)?;
             self.release_addresses(&network, endpoint, rest)?;
         }
+        if endpoint.ports.is_empty() {
+            return Ok(());
+        }
+        let _ports = self.store.lock_ports()?;
         self.release_ports(&endpoint.ports, rest)
     }
 
@@ -165,45 +186,92 @@ impl<K: Kernel> Rnet<K> {
             .collect()
     }
 
-    /// The endpoints that become the gateways of their containers when these go.
-    pub(super) fn hand_over_gateways(
-        &self,
-        going: &[Pending],
-    ) -> Result<Vec<(EndpointState, EndpointState)>, Error> {
+    /// The endpoints that become the gateways of their containers when these go: as they are, and as they will be.
+    pub(super) fn hand_over_gateways(&self, going: &[Pending]) -> Result<Vec<Handover>, Error> {
         let mut list = Vec::new();
         for pending in going {
-            let others = self.store.endpoints_of(&pending.state.key)?;
-            let networks = self.networks_of(&others)?;
-            let candidates: Vec<Candidate<'_>> = others
-                .iter()
-                .zip(&networks)
-                .map(|(state, network)| Candidate { network, endpoint: &state.endpoint })
-                .collect();
-            for state in changed(&candidates, &others, &networks)? {
-                let before = others.iter().find(|other| other.endpoint.id == state.endpoint.id);
-                list.extend(before.map(|before| (before.clone(), state.clone())));
-            }
+            list.extend(self.handed_over(&self.store.endpoints_of(&pending.state.key)?)?);
         }
         Ok(list)
     }
 
+    /// Those of a container's remaining endpoints whose part in its gateways changes.
+    pub(super) fn handed_over(&self, others: &[EndpointState]) -> Result<Vec<Handover>, Error> {
+        let networks = self.networks_of(others)?;
+        let candidates: Vec<Candidate<'_>> = others
+            .iter()
+            .zip(&networks)
+            .map(|(state, network)| Candidate { network, endpoint: &state.endpoint })
+            .collect();
+        let before = |after: &EndpointState| {
+            others.iter().find(|other| other.endpoint.id == after.endpoint.id).cloned()
+        };
+        let changed = changed(&candidates, others, &networks)?;
+        Ok(changed
+            .into_iter()
+            .filter_map(|after| Some(Handover { before: before(&after)?, after }))
+            .collect())
+    }
+
+    /// The steps that set the routes of those that took over.
+    pub(super) fn gateway_plan(&self, changed: &[Handover]) -> Plan {
+        let lives = |handover: &&Handover| self.still_there(&handover.after.endpoint.container).is_some();
+        changed.iter().filter(lives).fold(Plan::default(), |plan, handover| plan.then(handover.plan()))
+    }
+
+    /// After an endpoint of a dead process was taken back, nobody knows which default routes its container has: those
+    /// that fall to its other endpoints are looked for, and set.
+    ///
+    /// The caller holds the container's lock.
+    pub(super) fn settle_container(&mut self, key: &str) -> Result<(), Error> {
+        let mut others = self.store.endpoints_of(key)?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        for handover in self.handed_over(&others)? {
+            self.store.update(&handover.after)?;
+        }
+        others = self.store.endpoints_of(key)?;
+        let Some(netns) = others.first().and_then(|state| self.still_there(&state.endpoint.container)) else {
+            return Ok(());
+        };
+        let made = others.into_iter().flat_map(|state| state.made);
+        let wanted: Vec<Resource> = made.filter(|r| matches!(r, Resource::DefaultRoute { .. })).collect();
+        let failed = |refusal| Error::kernel("look at a container's routes", refusal);
+        let found: Vec<Resource> =
+            self.kernel.find(&wanted, Some(&netns)).map_err(failed)?.into_iter().flatten().collect();
+        self.kernel.apply(&Plan::between(&found, &wanted), Some(&netns))
+    }
+
     /// Sets the routes of those that took over, where their containers still live, and remembers it. A route that
     /// cannot be set is left to `check` and `repair`: what was asked for is done.
-    pub(super) fn take_gateways(&mut self, changed: Vec<(EndpointState, EndpointState)>) {
-        for (before, after) in changed {
-            let routes = |made: &[Resource]| -> Vec<Resource> {
-                made.iter().filter(|r| matches!(r, Resource::DefaultRoute { .. })).cloned().collect()
-            };
+    pub(super) fn take_gateways(&mut self, changed: Vec<Handover>) {
+        for handover in changed {
+            let after = &handover.after;
             if let Some(netns) = self.still_there(&after.endpoint.container) {
-                let plan = Plan::between(&routes(&before.made), &routes(&after.made));
-                for (step, refusal) in self.kernel.settle(&plan, Some(&netns)) {
+                for (step, refusal) in self.kernel.settle(&handover.plan(), Some(&netns)) {
                     tracing::warn!("container {}: {step}: {refusal}", after.endpoint.container.name);
                 }
             }
-            if let Err(error) = self.store.update(&after) {
+            if let Err(error) = self.store.update(after) {
                 tracing::warn!("{error}");
             }
         }
+    }
+}
+
+/// An endpoint whose part in its container's gateways changes.
+pub(super) struct Handover {
+    before: EndpointState,
+    after: EndpointState,
+}
+
+impl Handover {
+    fn plan(&self) -> Plan {
+        let routes = |state: &EndpointState| -> Vec<Resource> {
+            state.made.iter().filter(|r| matches!(r, Resource::DefaultRoute { .. })).cloned().collect()
+        };
+        Plan::between(&routes(&self.before), &routes(&self.after))
     }
 }
 

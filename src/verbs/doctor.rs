@@ -204,7 +204,7 @@ fn bridge_filter(survey: &Survey) -> Finding {
                 "br_netfilter",
                 Verdict::Note,
                 found,
-                "others' rules for forwarded packets meet them; 0 is faster, if nobody else needs it",
+                "others' rules meet them, and with icc=false members do not reach each other's published ports; 0 is faster, if nobody else needs it",
             )
         }
         Some(false) | None => good("br_netfilter", "off: packets between containers stay on the bridge"),

@@ -56,6 +56,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records or the kernel cannot be read, or a network is unknown.
     pub fn check(&mut self, only: &[String]) -> Result<Vec<Difference>, Error> {
         self.wake()?;
+        self.recover()?;
         let mut differences = Vec::new();
         for part in self.parts(only)? {
             let plan = self.difference(&part)?;
@@ -72,7 +73,12 @@ impl<K: Kernel> Rnet<K> {
     /// When records or the kernel cannot be read, or a step is refused.
     pub fn repair(&mut self) -> Result<Vec<Difference>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
+        self.recover()?;
+        self.mend()
+    }
+
+    /// Makes the kernel agree with the records of this instance, whosever they are.
+    pub(super) fn mend(&mut self) -> Result<Vec<Difference>, Error> {
         let mut mended = Vec::new();
         for part in self.parts(&[])? {
             let plan = self.difference(&part)?;
@@ -136,6 +142,15 @@ impl<K: Kernel> Rnet<K> {
         Ok(parts)
     }
 
+    /// How many endpoints dead processes left in the making or unmaking.
+    fn unfinished(&self) -> Result<usize, Error> {
+        let mut count = 0;
+        for (id, _) in self.store.pending()? {
+            count += usize::from(self.store.dead(&id)?.is_some());
+        }
+        Ok(count)
+    }
+
     /// The namespace of an endpoint, if it is still there.
     fn namespace_of(&self, state: &EndpointState) -> Option<K::Netns> {
         self.still_there(&state.endpoint.container)
@@ -147,7 +162,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records cannot be read, or a step fails.
     pub fn collect_garbage(&mut self, pretend: bool) -> Result<Garbage, Error> {
         self.wake()?;
-        let mut garbage = Garbage { unfinished: self.store.dead()?.len(), ..Garbage::default() };
+        let mut garbage = Garbage { unfinished: self.unfinished()?, ..Garbage::default() };
         garbage.abandoned = self.store.abandoned()?.into_iter().map(|(key, _)| key).collect();
         if !pretend {
             self.reap()?;
@@ -188,7 +203,7 @@ impl<K: Kernel> Rnet<K> {
         let mut networks = self.store.definitions()?;
         networks.extend(made.filter(|network| !networks.contains(network)).collect::<Vec<_>>());
         for network in networks {
-            self.remove_all(&network, Vec::new())?;
+            self.remove_all(&network, Vec::new(), true)?;
         }
         self.store.erase()
     }
@@ -199,10 +214,10 @@ impl<K: Kernel> Rnet<K> {
     /// When a network cannot be made; those before it are.
     pub fn restore(&mut self) -> Result<Vec<String>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
+        self.recover()?;
         let mut names = Vec::new();
         for network in self.store.definitions()? {
-            if !self.is_up(&network) {
+            if !self.is_up(&network)? {
                 self.up(&network)?;
                 names.push(network.name.to_string());
             }

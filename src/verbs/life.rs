@@ -49,20 +49,90 @@ impl<K: Kernel> Rnet<K> {
             return Err(Error::OtherHost { path: self.store.run_dir().into(), by });
         }
         let _lock = self.store.lock_host()?;
-        self.store.forget_life()
+        // Another command may have come first: then the state is of this life already.
+        match self.store.host_state()? {
+            Some(state) if state.life != life => self.store.forget_life(),
+            _ => Ok(()),
+        }
     }
 
-    /// Takes back what dead processes left in the making or unmaking.
+    /// Takes back what dead processes left in the making or unmaking. `held`: the container whose lock the caller
+    /// holds already.
     ///
     /// # Errors
     /// When records cannot be read or removed.
-    pub fn take_back_dead(&mut self) -> Result<usize, Error> {
-        let dead = self.store.dead()?;
-        let count = dead.len();
-        for pending in dead {
-            self.unmake(pending)?;
+    pub fn take_back_dead(&mut self, held: Option<&str>) -> Result<usize, Error> {
+        let mut count = 0;
+        for (id, key) in self.store.pending()? {
+            let lock = if held == Some(key.as_str()) { None } else { self.store.try_lock_container(&key)? };
+            if lock.is_none() && held != Some(key.as_str()) {
+                continue;
+            }
+            let Some(pending) = self.store.dead(&id)? else { continue };
+            let network = pending.state.endpoint.network;
+            self.unmake_in(pending)?;
+            self.settle_container(&key)?;
+            if lock.is_some() {
+                self.store.leave_container(&key);
+            }
+            drop(lock);
+            if let Some(made) = self.store.network_state(&network)? {
+                self.down_if_unused(&made.network)?;
+            }
+            count += 1;
         }
         Ok(count)
+    }
+
+    /// As `take_back_dead`, and also finishes or undoes what dead processes left of networks and of what they share.
+    /// Looks at every network, so it is not on the way of connect and disconnect, which look at their own.
+    ///
+    /// # Errors
+    /// When records cannot be read or written, or a step fails.
+    pub fn recover(&mut self) -> Result<(), Error> {
+        self.take_back_dead(None)?;
+        for state in self.store.network_states()? {
+            self.down_if_unused(&state.network)?;
+        }
+        let host = self.store.host_state()?;
+        let states = self.store.network_states()?;
+        let unfinished = states.iter().any(|state| state.pending);
+        if host.is_none() && !unfinished
+            || host.is_some_and(|host| !host.pending) && !unfinished && !states.is_empty()
+        {
+            return Ok(());
+        }
+        let _host = self.store.lock_host()?;
+        for state in self.store.network_states()?.into_iter().filter(|state| state.pending) {
+            if !self.store.is_being_removed(&state.network)? {
+                self.finish_network(state)?;
+            }
+        }
+        self.unshare()?;
+        match self.store.host_state()? {
+            Some(state) if state.pending => self.finish_host(state),
+            _ => Ok(()),
+        }
+    }
+
+    /// A network that a dead process was making or removing: with endpoints nothing of it was removed yet, so it stays;
+    /// without, it goes, to be made again when it is next used. The caller holds the host's lock.
+    fn finish_network(&mut self, state: NetworkState) -> Result<(), Error> {
+        let _lock = self.store.lock_network(&state.network)?;
+        if self.store.has_endpoints(&state.network.id)? {
+            return self.store.set_network_state(&NetworkState { pending: false, ..state });
+        }
+        self.tear_down(&state)
+    }
+
+    /// What networks share is made as far as it is missing. The caller holds the host's lock.
+    fn finish_host(&mut self, state: HostState) -> Result<(), Error> {
+        let there = self.really(&state.made)?;
+        let left = self.kernel.settle(&Plan::between(&there, &state.made), None);
+        if let Some((step, refusal)) = left.first() {
+            return Err(Error::apply(step, refusal.clone(), &left[1..]));
+        }
+        self.store.set_host_state(&HostState { pending: false, ..state })
     }
 
     /// Unmakes an endpoint by its record, forgets it, and its container if it was the last.
@@ -94,15 +164,28 @@ impl<K: Kernel> Rnet<K> {
             return Ok(state.network);
         }
         let _host = self.store.lock_host()?;
-        let _lock = self.store.lock_network(network)?;
         match self.store.network_state(&network.id)? {
             Some(state) if !state.pending => return Ok(state.network),
             Some(_) if self.store.is_being_removed(network)? => {
                 return Err(Error::NetworkNotFound { name: network.name.to_string() });
             }
-            Some(state) => self.tear_down(&state)?,
+            Some(state) => self.finish_network(state)?,
             None => {}
         }
+        // What was torn down took the lock's file along.
+        let _lock = self.store.lock_network(network)?;
+        if let Some(state) = self.store.network_state(&network.id)? {
+            return Ok(state.network);
+        }
+        let made = self.make(network);
+        if made.is_err() {
+            self.store.clear_network_state(&network.id)?;
+        }
+        made
+    }
+
+    /// Makes what the network needs. The caller holds the locks of host and network.
+    fn make(&mut self, network: &Network) -> Result<Network, Error> {
         self.refuse_removed(network)?;
         let network = self.complete(network)?;
         let list = Self::driver(&network)?.network(&network)?;
@@ -110,14 +193,34 @@ impl<K: Kernel> Rnet<K> {
         self.share(&shared)?;
         let mut state = NetworkState { network, pending: true, made: own };
         self.store.set_network_state(&state)?;
-        if let Err(error) = self.kernel.apply(&Plan::between(&[], &state.made), None) {
+        if let Err(error) = self.make_own(&shared, &state.made) {
             self.store.clear_network_state(&state.network.id)?;
             self.unshare()?;
             return Err(name_clash(error, &state.network));
         }
         state.pending = false;
-        self.store.set_network_state(&state)?;
+        if let Err(error) = self.store.set_network_state(&state) {
+            self.kernel.settle(&Plan::between(&state.made, &[]), None);
+            self.store.clear_network_state(&state.network.id)?;
+            self.unshare()?;
+            return Err(error);
+        }
         Ok(state.network)
+    }
+
+    /// Makes what is the network's own. Where what networks share was deleted by somebody (a flushed ruleset), that is
+    /// made again first.
+    fn make_own(&mut self, shared: &[Resource], own: &[Resource]) -> Result<(), Error> {
+        let plan = Plan::between(&[], own);
+        match self.kernel.apply(&plan, None) {
+            Err(Error::Apply { reason, .. }) if reason.is_missing() => {}
+            made => return made,
+        }
+        if let Some(state) = self.store.host_state()? {
+            self.store.set_host_state(&HostState { pending: true, ..state })?;
+        }
+        self.share(shared)?;
+        self.kernel.apply(&plan, None)
     }
 
     /// A network that was removed meanwhile is not made again.
@@ -237,6 +340,13 @@ impl<K: Kernel> Rnet<K> {
         self.store.clear_host_state()
     }
 
+    /// The steps that `unshare` would run once that network is gone.
+    pub(super) fn unshare_plan(&self, network: &Network) -> Result<Plan, Error> {
+        let others = self.store.network_states()?.iter().any(|state| state.network.id != network.id);
+        let shared = self.store.host_state()?.filter(|_| !others);
+        Ok(shared.map(|state| Plan::between(&state.made, &[])).unwrap_or_default())
+    }
+
     /// A name for rnet's tables that nobody has: `rnet`, or one of this host's own beside another instance.
     fn free_table(&mut self) -> Result<TableName, Error> {
         let failed = |refusal| Error::kernel("look at the firewall", refusal);
@@ -299,21 +409,31 @@ fn name_clash(error: Error, network: &Network) -> Error {
     }
 }
 
-/// A living process in the namespace, if there is one.
+/// What keeps the namespace alive, if anything does: a process, or a mount (`ip netns`).
 fn someone_in(identity: (u64, u64)) -> Option<String> {
     use std::os::unix::fs::MetadataExt as _;
     let processes = fs::read_dir("/proc").ok()?;
-    processes.flatten().find_map(|entry| {
+    let process = processes.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let data = fs::metadata(entry.path().join("ns/net")).ok()?;
         ((data.dev(), data.ino()) == identity).then(|| format!("process {pid}"))
-    })
+    });
+    let mount = || {
+        let wanted = format!("net:[{}]", identity.1);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let line = mounts.lines().find(|line| line.split(' ').nth(3) == Some(wanted.as_str()))?;
+        Some(format!("mounted at {}", crate::error::shown(line.split(' ').nth(4)?)))
+    };
+    process.or_else(mount)
 }
 
 impl<K: Kernel> Rnet<K> {
-    /// Whether the network's objects exist on this host now, by its record.
-    pub fn is_up(&self, network: &Network) -> bool {
-        self.store.has_network_state(&network.id)
+    /// Whether the network's objects exist on this host now.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn is_up(&self, network: &Network) -> Result<bool, Error> {
+        Ok(self.store.network_state(&network.id)?.is_some_and(|state| !state.pending))
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.

@@ -9,6 +9,8 @@ mod keep;
 mod life;
 mod networks;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::Path,

@@ -50,6 +50,9 @@ impl<K: Kernel> Rnet<K> {
     /// When the name or subnet is taken, an option makes no sense, or a step fails; then nothing is left.
     pub fn create(&mut self, wanted: CreateNetwork, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
+        if mode == Mode::Do {
+            self.recover()?;
+        }
         let name = wanted.name.clone();
         if BUILTIN.iter().any(|(builtin, _)| *builtin == name.as_str()) {
             return Err(Error::NetworkExists { name: name.to_string() });
@@ -255,6 +258,12 @@ impl<K: Kernel> Rnet<K> {
     /// When the records cannot be read.
     pub fn networks(&self) -> Result<Vec<Network>, Error> {
         let mut list = self.store.definitions()?;
+        // A definition that was damaged or lost is still known by what was made for it.
+        for state in self.store.network_states()?.into_iter().filter(|state| !state.pending) {
+            if !is_builtin(&state.network) && !list.iter().any(|network| network.id == state.network.id) {
+                list.push(state.network);
+            }
+        }
         for network in self.builtin()? {
             let made = self.store.network_state(&network.id)?.map(|state| state.network);
             list.push(made.unwrap_or(network));
@@ -268,11 +277,12 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When there is none, or more than one.
     pub fn network(&self, reference: &str) -> Result<Network, Error> {
-        if let Ok(name) = Name::parse("network", reference)
-            && let Some(network) = self.store.definition(&name)?
-        {
-            return Ok(network);
-        }
+        let damaged = match Name::parse("network", reference).map(|name| self.store.definition(&name)) {
+            Ok(Ok(Some(network))) => return Ok(network),
+            Ok(Err(error @ Error::Damaged { .. })) => Some(error),
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(None)) | Err(_) => None,
+        };
         let list = self.networks()?;
         if let Some(network) = list.iter().find(|network| network.name.as_str() == reference) {
             return Ok(network.clone());
@@ -283,7 +293,7 @@ impl<K: Kernel> Rnet<K> {
         match (matching.next(), matching.count()) {
             (Some(network), 0) => Ok(network),
             (Some(_), more) => Err(Error::NetworkAmbiguous { prefix: shown(reference), count: more + 1 }),
-            (None, _) => Err(Error::NetworkNotFound { name: shown(reference) }),
+            (None, _) => Err(damaged.unwrap_or_else(|| Error::NetworkNotFound { name: shown(reference) })),
         }
     }
 
@@ -302,6 +312,9 @@ impl<K: Kernel> Rnet<K> {
     /// When it is pre-defined, has endpoints, or a step fails.
     pub fn remove(&mut self, reference: &str, force: bool, mode: Mode) -> Result<(Network, Plan), Error> {
         self.wake()?;
+        if mode == Mode::Do {
+            self.recover()?;
+        }
         let network = self.network(reference)?;
         if is_builtin(&network) {
             return Err(Error::Predefined { name: network.name.to_string(), action: "removed" });
@@ -310,7 +323,6 @@ impl<K: Kernel> Rnet<K> {
             let plan = self.remove_plan(&network, force)?;
             return Ok((network, plan));
         }
-        self.take_back_dead()?;
         let endpoints = {
             let _host = self.store.lock_host()?;
             let _lock = self.store.lock_network(&network)?;
@@ -318,16 +330,23 @@ impl<K: Kernel> Rnet<K> {
             refuse_endpoints(&network, &endpoints, force)?;
             endpoints
         };
-        self.remove_all(&network, endpoints)?;
+        self.remove_all(&network, endpoints, force)?;
         Ok((network, Plan::default()))
     }
 
     fn remove_plan(&mut self, network: &Network, force: bool) -> Result<Plan, Error> {
-        let endpoints = self.store.endpoints(&network.id)?;
+        let mut endpoints = self.store.endpoints(&network.id)?;
         refuse_endpoints(network, &endpoints, force)?;
+        endpoints.sort_by(|a, b| a.key.cmp(&b.key));
         let mut made = self.store.network_state(&network.id)?.map(|state| state.made).unwrap_or_default();
-        made.extend(endpoints.into_iter().flat_map(|state| state.made));
-        Ok(Plan::between(&made, &[]))
+        made.extend(endpoints.iter().flat_map(|state| state.made.clone()));
+        let mut plan = together(&made);
+        for state in &endpoints {
+            let mut others = self.store.endpoints_of(&state.key)?;
+            others.retain(|other| other.endpoint.network != network.id);
+            plan = plan.then(self.gateway_plan(&self.handed_over(&others)?));
+        }
+        Ok(plan.then(self.unshare_plan(network)?))
     }
 
     /// Endpoints and network in one plan, so that the kernel deletes their links together.
@@ -338,9 +357,10 @@ impl<K: Kernel> Rnet<K> {
         &mut self,
         network: &Network,
         endpoints: Vec<EndpointState>,
+        force: bool,
     ) -> Result<(), Error> {
         let removal = self.store.lock_removal(network)?;
-        let made = self.begin_removal(network)?;
+        let made = self.begin_removal(network, force)?;
         let mut keys: Vec<String> = endpoints
             .into_iter()
             .chain(self.store.all_endpoints(&network.id)?)
@@ -363,21 +383,24 @@ impl<K: Kernel> Rnet<K> {
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
+        let ports = self.store.lock_ports()?;
         for pending in recalled {
             self.release_ports(&pending.state.endpoint.ports, super::disconnect::Rest::Yes)?;
             self.store.forget(pending)?;
         }
+        drop(ports);
         keys.iter().for_each(|key| self.store.leave_container(key));
         self.take_gateways(others);
-        self.store.undefine(&network.name)?;
         drop((removal, lock));
-        self.tear_down(&NetworkState { made: Vec::new(), ..made })
+        self.tear_down(&NetworkState { made: Vec::new(), ..made })?;
+        self.store.undefine(&network.name)
     }
 
     /// From now on nobody connects. Returns what was made for the network.
-    fn begin_removal(&mut self, network: &Network) -> Result<NetworkState, Error> {
+    fn begin_removal(&mut self, network: &Network, force: bool) -> Result<NetworkState, Error> {
         let _host = self.store.lock_host()?;
         let _lock = self.store.lock_network(network)?;
+        refuse_endpoints(network, &self.store.all_endpoints(&network.id)?, force)?;
         let state = self.store.network_state(&network.id)?;
         let state = NetworkState {
             pending: true,
@@ -393,7 +416,7 @@ impl<K: Kernel> Rnet<K> {
     /// The first failure.
     pub fn prune(&mut self, mut wanted: impl FnMut(&Network) -> bool) -> Result<Vec<Name>, Error> {
         self.wake()?;
-        self.take_back_dead()?;
+        self.recover()?;
         let mut pruned = Vec::new();
         for network in self.store.definitions()? {
             if !wanted(&network) || self.store.has_endpoints(&network.id)? {

@@ -1,15 +1,19 @@
 //! Publishing: which host ports an endpoint gets, and that nobody else has them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
 
 use rnetkit_drivers::{
     Endpoint, Network, PortMapping, PortRange, Protocol, Publication, bridge::Settings, port::wildcard,
 };
 
-use super::{Connect, Rnet, disconnect::Rest};
+use super::{Connect, Mode, Rnet, disconnect::Rest};
 use crate::{
     error::{Error, port_text},
     kernel::Kernel,
+    store::Numbers,
 };
 
 /// How often another free port is tried when a process of the host has the chosen one.
@@ -25,51 +29,30 @@ struct Request {
 
 impl<K: Kernel> Rnet<K> {
     /// Chooses and takes the host ports of an endpoint, one mapping after the other; those taken are in the
-    /// endpoint also when a later one fails.
+    /// endpoint also when a later one fails. To show them, they are chosen alone.
     pub(super) fn take_ports(
         &mut self,
         network: &Network,
         wanted: &Connect,
         endpoint: &mut Endpoint,
+        mode: Mode,
     ) -> Result<(), Error> {
         for mapping in &wanted.ports {
             for request in requests(network, mapping, endpoint)? {
-                let ports = self.take(&request, endpoint)?;
+                let ports = self.take(&request, endpoint, mode)?;
                 endpoint.ports.extend(publications(&request, ports, network, endpoint));
             }
         }
         Ok(())
     }
 
-    /// The host ports that would be taken now.
-    pub(super) fn preview_ports(
-        &mut self,
-        network: &Network,
-        wanted: &Connect,
-        endpoint: &Endpoint,
-    ) -> Result<Vec<Publication>, Error> {
-        let mut endpoint = endpoint.clone();
-        for mapping in &wanted.ports {
-            for request in requests(network, mapping, &endpoint)? {
-                let range = request.asked.unwrap_or_else(|| self.kernel.free_port_range());
-                let ports = if choose(&request) { PortRange::one(range.first) } else { range };
-                if !choose(&request) {
-                    self.refuse_listener(&request, ports)?;
-                    self.refuse_published(&request, ports, &endpoint)?;
-                }
-                endpoint.ports.extend(publications(&request, ports, network, &endpoint));
-            }
-        }
-        Ok(endpoint.ports)
-    }
-
-    fn take(&mut self, request: &Request, endpoint: &Endpoint) -> Result<PortRange, Error> {
+    fn take(&mut self, request: &Request, endpoint: &Endpoint, mode: Mode) -> Result<PortRange, Error> {
         if choose(request) {
-            return self.take_free(request, endpoint);
+            return self.take_free(request, endpoint, mode);
         }
         let ports = request.asked.unwrap_or(request.container);
         self.refuse_listener(request, ports)?;
-        self.take_exactly(request, ports, endpoint)?;
+        self.take_exactly(request, ports, endpoint, mode)?;
         Ok(ports)
     }
 
@@ -79,7 +62,11 @@ impl<K: Kernel> Rnet<K> {
         request: &Request,
         ports: PortRange,
         endpoint: &Endpoint,
+        mode: Mode,
     ) -> Result<(), Error> {
+        if mode == Mode::Show {
+            return self.refuse_published(request, ports, endpoint);
+        }
         let hosts = marked(&request.hosts);
         for (number, host) in hosts.iter().enumerate() {
             if self.mark(*host, request.protocol, ports)? {
@@ -98,19 +85,18 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The lowest port of the range that no container has and no process listens on.
-    fn take_free(&mut self, request: &Request, endpoint: &Endpoint) -> Result<PortRange, Error> {
+    fn take_free(&mut self, request: &Request, endpoint: &Endpoint, mode: Mode) -> Result<PortRange, Error> {
         let range = request.asked.unwrap_or_else(|| self.kernel.free_port_range());
         let mut from = range.first;
         let exhausted =
             || Error::PortsExhausted { first: range.first, last: range.last, protocol: request.protocol };
         for _ in 0..TRIES {
-            let free = self
-                .lowest_free_port(request.hosts[0], request.protocol, from, range.last)?
-                .ok_or_else(exhausted)?;
+            let free =
+                self.lowest_free_port(request, endpoint, from..=range.last, mode)?.ok_or_else(exhausted)?;
             let ports = PortRange::one(free);
             let free_for_all = self
                 .refuse_listener(request, ports)
-                .and_then(|()| self.take_exactly(request, ports, endpoint));
+                .and_then(|()| self.take_exactly(request, ports, endpoint, mode));
             match free_for_all {
                 Ok(()) => return Ok(ports),
                 Err(Error::PortTaken { .. }) => {
@@ -122,17 +108,28 @@ impl<K: Kernel> Rnet<K> {
         Err(exhausted())
     }
 
+    /// The lowest port without a mark, leaving out those of the endpoint itself.
     fn lowest_free_port(
         &self,
-        host: IpAddr,
-        protocol: Protocol,
-        first: u16,
-        last: u16,
+        request: &Request,
+        endpoint: &Endpoint,
+        range: RangeInclusive<u16>,
+        mode: Mode,
     ) -> Result<Option<u16>, Error> {
-        let range = u32::from(first)..u32::from(last) + 1;
-        let found = self.store.with_ports(host, protocol, super::uptime(), |numbers| {
-            Ok(numbers.lowest_free(range, |_| true))
-        })?;
+        let (host, protocol, now) = (request.hosts[0], request.protocol, super::uptime());
+        let own = |port: u32| {
+            endpoint.ports.iter().any(|publication| {
+                publication.protocol == protocol
+                    && marked(&[publication.host]).contains(&host)
+                    && u16::try_from(port).is_ok_and(|port| publication.host_ports.contains(port))
+            })
+        };
+        let range = u32::from(*range.start())..u32::from(*range.end()) + 1;
+        let find = |numbers: &Numbers| numbers.lowest_free(range, |port| !own(port));
+        let found = match mode {
+            Mode::Do => self.store.with_ports(host, protocol, now, |numbers| Ok(find(numbers)))?,
+            Mode::Show => find(&self.store.ports(host, protocol, now)?),
+        };
         Ok(found.and_then(|port| u16::try_from(port).ok()))
     }
 

@@ -15,7 +15,7 @@ use elements::Element;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
 use wire::{Attributes, BRIDGE, CREATE, EXCL, INET, message};
-pub(super) use wire::{Batch, Nft};
+pub(super) use wire::{Batch, Nft, Outcome, Rejected};
 
 use super::Refusal;
 

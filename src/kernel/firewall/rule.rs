@@ -41,6 +41,7 @@ pub(super) mod field {
     pub(in super::super) const SOURCE_PORT: Field = (Header::Transport, 0, 2);
     pub(in super::super) const DESTINATION_PORT: Field = (Header::Transport, 2, 2);
     pub(in super::super) const TCP_FLAGS: Field = (Header::Transport, 13, 1);
+    pub(in super::super) const FRAME_KIND: Field = (Header::Link, 12, 2);
     pub(in super::super) const MAC_SOURCE: Field = (Header::Link, 6, 6);
     pub(in super::super) const ARP_SENDER_MAC: Field = (Header::Network, 8, 6);
     pub(in super::super) const ARP_SENDER_IP: Field = (Header::Network, 14, 4);

@@ -342,6 +342,13 @@ fn forward(add: Add<'_>) {
     let to = "to_containers";
     add(to, Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
     add(to, Rule::new("neighbours").between("talking").accept());
+    for (ipv6, set) in [(false, "within4"), (true, "within6")] {
+        // The set holds pairs of addresses of one network; an address beside itself tells whether it is in any.
+        let words = Words::of(ipv6);
+        let rule = Rule::new("no container is out there").family(ipv6).from(false, "bridges");
+        let rule = rule.load(words.source, R0).load(words.source, R0 + words.registers);
+        add(to, rule.member(R0, true, set).drop());
+    }
     add(to, Rule::new("no way into an internal network").to(true, "internal").drop());
     add(to, Rule::new("no way out of an internal network").from(true, "internal").drop());
     add(to, Rule::new("published ports").connection(CT_STATUS, DESTINATION_TRANSLATED).accept());
@@ -396,17 +403,23 @@ fn source(add: Add<'_>) {
 }
 
 /// On the bridge, before anything is forwarded: a container sends with its own addresses only, and nothing but
-/// IP and ARP.
+/// IP and ARP. It hands out no addresses either.
 fn ports(add: Add<'_>) {
     const ARP: [u8; 2] = [0x08, 0x06];
     const IP4: [u8; 2] = [0x08, 0x00];
     const IP6: [u8; 2] = [0x86, 0xdd];
+    /// The tags of IEEE 802.1Q and 802.1ad. The kernel takes them off, and `meta protocol` shows what is below.
+    const TAGS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
     let source_mac =
         |rule: Rule, field| rule.meta(Meta::Iifname, R0).load(field, R0 + 4).member(R0, false, "port_mac");
     let protocol =
         |comment, value: &[u8; 2]| Rule::new(comment).meta(Meta::Protocol, R0).compare(R0, true, value);
     add("ports", Rule::new("containers").from(true, "ports").jump("spoof"));
     add("spoof", source_mac(Rule::new("its own hardware address only"), field::MAC_SOURCE).drop());
+    for tag in TAGS {
+        let rule = Rule::new("no tags: a container is in one network").load(field::FRAME_KIND, R0);
+        add("spoof", rule.compare(R0, true, &tag).drop());
+    }
     add("spoof", source_mac(protocol("no ARP for others", &ARP), field::ARP_SENDER_MAC).drop());
     for (comment, kind, field) in [
         ("no ARP for others", &ARP, field::ARP_SENDER_IP),
@@ -416,6 +429,11 @@ fn ports(add: Add<'_>) {
         add("spoof", rule.member(R0, false, "port_ip4").drop());
     }
     add("spoof", protocol("", &ARP).accept());
+    for (kind, port) in [(&IP4, DHCP_SERVER), (&IP6, DHCP6_SERVER)] {
+        let rule = protocol("a container hands out no addresses", kind).meta(Meta::L4proto, R0);
+        let rule = rule.compare(R0, true, &[UDP]).load(field::SOURCE_PORT, R0);
+        add("spoof", rule.compare(R0, true, &port.to_be_bytes()).drop());
+    }
     add("spoof", protocol("", &IP4).accept());
     neighbour_discovery(add, &|comment| protocol(comment, &IP6));
     let rule =
@@ -423,6 +441,12 @@ fn ports(add: Add<'_>) {
     add("spoof", rule.member(R0, true, "port_ip6").accept());
     add("spoof", Rule::new("everything else").drop());
 }
+
+/// The ports that DHCP servers answer from (RFC 2131, RFC 8415).
+const DHCP_SERVER: u16 = 67;
+const DHCP6_SERVER: u16 = 547;
+/// UDP (IANA protocol numbers).
+const UDP: u8 = 17;
 
 /// A container is no router, and announces its own addresses only (RFC 4861: router advertisement 134, neighbour
 /// advertisement 136, redirect 137).

@@ -133,18 +133,38 @@ impl Batch {
         self.messages.is_empty()
     }
 
-    /// The whole transaction as bytes: the messages between a beginning and an end, the last one acknowledged.
-    fn encode(&self) -> Vec<u8> {
+    /// The whole transaction as bytes: the messages between a beginning and an end, the last one acknowledged,
+    /// numbered from `first` on.
+    fn encode(&self, first: u32) -> Vec<u8> {
         let mut buffer = Vec::with_capacity(256 * self.messages.len());
-        put_message(&mut buffer, NFNL_MSG_BATCH_BEGIN, 0, 0, 0, &[]);
+        put_message(&mut buffer, NFNL_MSG_BATCH_BEGIN, 0, first, 0, &[]);
         let last = self.messages.len();
         for (number, (kind, flags, family, body, _)) in self.messages.iter().enumerate() {
             let ack = if number + 1 == last { NLM_F_ACK } else { 0 };
-            put_message(&mut buffer, *kind, flags | ack, number as u32 + 1, *family, body);
+            put_message(&mut buffer, *kind, flags | ack, first + number as u32 + 1, *family, body);
         }
-        put_message(&mut buffer, NFNL_MSG_BATCH_END, 0, last as u32 + 1, 0, &[]);
+        put_message(&mut buffer, NFNL_MSG_BATCH_END, 0, first + last as u32 + 1, 0, &[]);
         buffer
     }
+}
+
+/// A batch that was not run.
+pub(in super::super) struct Rejected {
+    /// On whose behalf the refused message was.
+    pub(in super::super) owner: usize,
+    /// Why.
+    pub(in super::super) refusal: Refusal,
+    /// What became of the batch.
+    pub(in super::super) outcome: Outcome,
+}
+
+/// What became of a batch that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Outcome {
+    /// Nothing of it was done.
+    Undone,
+    /// All of it may have been done: the answer was lost.
+    Unknown,
 }
 
 /// A socket to nf_tables.
@@ -157,42 +177,48 @@ impl Nft {
     }
 
     /// Runs a batch; on refusal says on whose behalf the refused message was.
-    pub(in super::super) fn run(&mut self, batch: &Batch) -> Result<(), (usize, Refusal)> {
+    pub(in super::super) fn run(&mut self, batch: &Batch) -> Result<(), Rejected> {
         /// A transaction runs against a generation of the rules; if another program's came first, again.
         const TRIES: usize = 100;
         for _ in 1..TRIES {
             match self.run_once(batch) {
-                Err((_, refusal)) if refusal.errno == libc::EAGAIN || refusal.errno == libc::EINTR => {}
+                Err(Rejected { refusal, outcome: Outcome::Undone, .. })
+                    if refusal.errno == libc::EAGAIN || refusal.errno == libc::EINTR => {}
                 result => return result,
             }
         }
         self.run_once(batch)
     }
 
-    fn run_once(&mut self, batch: &Batch) -> Result<(), (usize, Refusal)> {
+    fn run_once(&mut self, batch: &Batch) -> Result<(), Rejected> {
         let owner = |number: u32| {
             batch.messages.get((number as usize).saturating_sub(1)).map_or(0, |message| message.4)
         };
-        let buffer = batch.encode();
-        let all = |refusal| (owner(1), refusal);
-        self.make_room(buffer.len()).map_err(all)?;
-        self.0.send(&buffer).map_err(all)?;
         let last = batch.messages.len() as u32;
+        let begin = self.0.number(last + 2);
+        let buffer = batch.encode(begin);
+        let rejected = |outcome| move |refusal| Rejected { owner: owner(1), refusal, outcome };
+        self.make_room(buffer.len()).map_err(rejected(Outcome::Undone))?;
+        self.0.send(&buffer).map_err(rejected(Outcome::Undone))?;
         let mut first: Option<(u32, Refusal)> = None;
         loop {
             let done = self.0.receive(|answer| {
-                if !is_verdict(&answer) {
+                let number = answer.sequence.wrapping_sub(begin);
+                if !is_verdict(&answer) || number > last {
                     return false;
                 }
                 if let Some(refusal) = refusal(&answer)
                     && first.is_none()
                 {
-                    first = Some((answer.sequence, refusal));
+                    first = Some((number, refusal));
                 }
-                answer.sequence == last || answer.sequence == 0
+                number == last || number == 0
             });
-            if done.map_err(all)? {
-                return first.map_or(Ok(()), |(number, refusal)| Err((owner(number), refusal)));
+            // Without its answer, nobody knows what became of a batch that was sent.
+            if done.map_err(rejected(Outcome::Unknown))? {
+                return first.map_or(Ok(()), |(number, refusal)| {
+                    Err(Rejected { owner: owner(number), refusal, outcome: Outcome::Undone })
+                });
             }
         }
     }
@@ -216,12 +242,16 @@ impl Nft {
         body: &Attributes,
     ) -> Result<Option<Vec<u8>>, Refusal> {
         let mut buffer = Vec::new();
-        put_message(&mut buffer, kind, NLM_F_ACK, 1, family, &body.0);
+        let number = self.0.number(1);
+        put_message(&mut buffer, kind, NLM_F_ACK, number, family, &body.0);
         self.0.send(&buffer)?;
         let mut found = None;
         let mut refused = None;
         loop {
             let done = self.0.receive(|answer| {
+                if answer.sequence != number {
+                    return false;
+                }
                 if is_verdict(&answer) {
                     refused = refusal(&answer);
                     return true;
@@ -244,12 +274,16 @@ impl Nft {
         const NLM_F_DUMP: u16 = 0x300;
         const DONE: u16 = 3;
         let mut buffer = Vec::new();
-        put_message(&mut buffer, kind, NLM_F_DUMP, 1, family, &[]);
+        let number = self.0.number(1);
+        put_message(&mut buffer, kind, NLM_F_DUMP, number, family, &[]);
         self.0.send(&buffer)?;
         let mut list = Vec::new();
         let mut refused = None;
         loop {
             let done = self.0.receive(|answer| {
+                if answer.sequence != number {
+                    return false;
+                }
                 refused = refused.take().or_else(|| refusal(&answer));
                 if answer.kind != DONE && !is_verdict(&answer) {
                     list.extend(answer.body.get(4..).map(<[u8]>::to_vec));
@@ -265,5 +299,11 @@ impl Nft {
     /// The socket below.
     pub(in super::super) fn channel(&self) -> &Channel {
         &self.0
+    }
+
+    /// The socket below, for the other parts of netfilter: it serves them all, and a second one would cost its
+    /// closing.
+    pub(in super::super) fn channel_mut(&mut self) -> &mut Channel {
+        &mut self.0
     }
 }
