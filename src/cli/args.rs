@@ -15,6 +15,36 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// The words of `rnet network` alone. clap copies the global options into each subcommand that it knows of, and a
+/// connect should not wait for the copies of the others.
+#[derive(Parser)]
+#[command(name = "rnet", version, max_term_width = 100)]
+struct OfNetwork {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: OnlyNetwork,
+}
+
+#[derive(Subcommand)]
+#[command(defer = true)]
+enum OnlyNetwork {
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+}
+
+impl Args {
+    /// Reads the words of the command; the first is its own name.
+    pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        if words.get(1).is_none_or(|word| word != "network") {
+            return Self::try_parse_from(words);
+        }
+        let OfNetwork { global, command: OnlyNetwork::Network(command) } = OfNetwork::try_parse_from(words)?;
+        Ok(Self { global, command: Command::Network(command) })
+    }
+}
+
 /// Where rnet keeps what it knows.
 #[derive(ClapArgs)]
 pub(crate) struct Global {

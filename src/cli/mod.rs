@@ -14,7 +14,6 @@ mod view;
 use std::{ffi::OsString, process::ExitCode};
 
 use args::{Command, Global, NetworkCommand};
-use clap::{CommandFactory as _, FromArgMatches as _};
 use output::Out;
 
 use crate::{
@@ -100,10 +99,7 @@ impl Context {
 /// Runs the command with these words; the first is its own name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    let parsed = args::Args::command()
-        .try_get_matches_from(&words)
-        .and_then(|matches| args::Args::from_arg_matches(&matches));
-    let parsed = match parsed {
+    let parsed = match args::Args::read(&words) {
         Ok(parsed) => parsed,
         Err(error) => return refuse_words(&error, &words),
     };

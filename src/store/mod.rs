@@ -259,7 +259,25 @@ impl Store {
     /// # Errors
     /// When the state cannot be read.
     pub fn table(&self) -> Result<TableName, Error> {
-        Ok(self.host_state()?.map_or_else(TableName::default, |state| state.table))
+        #[derive(Deserialize)]
+        struct Named {
+            table: TableName,
+        }
+        let named: Option<Named> = file::read(&self.run.join("host.json"))?;
+        Ok(named.map_or_else(TableName::default, |named| named.table))
+    }
+
+    /// The life of the host that the run directory belongs to; `None` where nothing was made.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn life(&self) -> Result<Option<Life>, Error> {
+        #[derive(Deserialize)]
+        struct Lived {
+            life: Life,
+        }
+        let lived: Option<Lived> = file::read(&self.run.join("host.json"))?;
+        Ok(lived.map(|lived| lived.life))
     }
 
     /// Remembers what was made for all networks.
@@ -366,6 +384,21 @@ impl Store {
     /// When it cannot be read.
     pub fn network_state(&self, id: &Id) -> Result<Option<NetworkState>, Error> {
         file::read(&self.network_dir(id).join("state.json"))
+    }
+
+    /// The network as it was made; `None` where nothing was, or the change is not finished. Does not read the list of
+    /// what was made, and so costs half of `network_state`.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn made_network(&self, id: &Id) -> Result<Option<Network>, Error> {
+        #[derive(Deserialize)]
+        struct Made {
+            network: Network,
+            pending: bool,
+        }
+        let made: Option<Made> = file::read(&self.network_dir(id).join("state.json"))?;
+        Ok(made.filter(|made| !made.pending).map(|made| made.network))
     }
 
     /// Remembers what was made for a network.

@@ -372,7 +372,7 @@ impl<K: Kernel> Rnet<K> {
         let mut state = self.draft(wanted, network, target, others, skip)?;
         let gone = || Error::NetworkNotFound { name: network.name.to_string() };
         let _lock = self.store.lock_living_network(network)?.ok_or_else(gone)?;
-        if self.store.network_state(&network.id)?.is_none_or(|made| made.pending) {
+        if self.store.made_network(&network.id)?.is_none() {
             return Err(gone());
         }
         // From the choice of ports until the record names them, nobody else chooses.

@@ -38,20 +38,20 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When the state belongs to another host that is alive.
     pub fn wake(&mut self) -> Result<(), Error> {
-        let Some(state) = self.store.host_state()? else { return Ok(()) };
+        let Some(former) = self.store.life()? else { return Ok(()) };
         let life = self.life()?;
-        if state.life == life {
+        if former == life {
             return Ok(());
         }
-        if state.life.boot == life.boot
-            && let Some(by) = someone_in(state.life.netns)
+        if former.boot == life.boot
+            && let Some(by) = someone_in(former.netns)
         {
             return Err(Error::OtherHost { path: self.store.run_dir().into(), by });
         }
         let _lock = self.store.lock_host()?;
         // Another command may have come first: then the state is of this life already.
-        match self.store.host_state()? {
-            Some(state) if state.life != life => self.store.forget_life(),
+        match self.store.life()? {
+            Some(former) if former != life => self.store.forget_life(),
             _ => Ok(()),
         }
     }
@@ -158,10 +158,8 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// Returns the network as it is: for `bridge`, with the subnet that was chosen for it.
     pub(super) fn up(&mut self, network: &Network) -> Result<Network, Error> {
-        if let Some(state) = self.store.network_state(&network.id)?
-            && !state.pending
-        {
-            return Ok(state.network);
+        if let Some(made) = self.store.made_network(&network.id)? {
+            return Ok(made);
         }
         let _host = self.store.lock_host()?;
         match self.store.network_state(&network.id)? {
@@ -433,7 +431,7 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When the record cannot be read.
     pub fn is_up(&self, network: &Network) -> Result<bool, Error> {
-        Ok(self.store.network_state(&network.id)?.is_some_and(|state| !state.pending))
+        Ok(self.store.made_network(&network.id)?.is_some())
     }
 
     /// Enters a container's namespace by its recorded path, if it is still the same one.
