@@ -280,8 +280,11 @@ struct Background {
 
 impl Background {
     fn start(options: &[&str], command: &[&str]) -> Self {
-        let mut child =
-            program(options, command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // A process group of its own, as a shell gives to a job: in a group that nobody could wake (an orphaned one, as
+        // where the tests run without a terminal) the kernel lets no ^Z stop anything.
+        let mut program = program(options, command);
+        std::os::unix::process::CommandExt::process_group(&mut program, 0);
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
     }
