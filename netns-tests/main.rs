@@ -26,6 +26,7 @@ mod run;
 mod snapshot;
 mod sweep;
 mod traffic;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ mod keep;
 mod life;
 mod networks;
 mod ports;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use std::{
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
-pub use keep::{Difference, Garbage};
+pub use keep::{Difference, Garbage, What};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};
 

@@ -3,6 +3,7 @@
 //! The ruleset has constant size (`skeleton.rs`); networks, containers and ports are elements of sets
 //! (`sets.rs`, `elements.rs`). A change is one transaction; no program is run and no ruleset listed.
 
+mod contents;
 mod elements;
 mod rule;
 mod sets;
@@ -11,6 +12,8 @@ mod wire;
 
 use std::{fmt, str::FromStr};
 
+pub use contents::StrayElement;
+pub(super) use contents::{Contents, converge, remove_strays};
 use elements::Element;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
