@@ -97,7 +97,9 @@ impl<'a> Globals<'a> {
     fn finish(self) -> Option<Global> {
         let or = |given: Option<&str>, variable: &str, otherwise: &str| match given {
             Some(given) => Some(OsString::from(given)),
-            None => Some(env::var_os(variable).unwrap_or_else(|| otherwise.into())).filter(|it| !it.is_empty()),
+            None => {
+                Some(env::var_os(variable).unwrap_or_else(|| otherwise.into())).filter(|it| !it.is_empty())
+            }
         };
         Some(Global {
             root: or(self.root, "RNET_ROOT", "/var/lib/rnet")?.into(),
@@ -218,7 +220,8 @@ mod tests {
                 all.extend(argument.get_short().map(|short| format!("-{short}")));
             }
         }
-        let others = ["--root", "--run=/r", "--log", "--log=", "x", "8080:80", "blue", "web", "-1", "--", "", "-px"];
+        let others =
+            ["--root", "--run=/r", "--log", "--log=", "x", "8080:80", "blue", "web", "-1", "--", "", "-px"];
         all.extend(others.map(str::to_owned));
         all
     }
