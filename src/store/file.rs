@@ -214,6 +214,14 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes a directory with all that is in it; one that is not there is no error.
+pub(super) fn remove_tree(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::store(path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a directory has any record; looks at one, however many there are.
 pub(super) fn has_any(path: &Path) -> Result<bool, Error> {
     let mut entries = match fs::read_dir(path) {

@@ -1,0 +1,89 @@
+//! Containers of `rnet run`: their files, and whether somebody looks after them.
+
+use std::{fs, path::PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Store,
+    file::{self, Durable, Lock},
+};
+use crate::error::Error;
+
+/// Files of `rnet run`, in the container's directory; and in `running`, a file for each that its watcher locks.
+impl Store {
+    /// Says that a watcher looks after the container, as long as the lock is held.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn watch(&self, key: &str) -> Result<Lock, Error> {
+        let folder = self.run.join("running");
+        file::make_dir(&folder)?;
+        file::lock(&folder.join(key), &format!("container {key}"))
+    }
+
+    /// Waits until no watcher looks after the container any more.
+    ///
+    /// # Errors
+    /// When the watcher does not end.
+    pub fn wait_unwatched(&self, key: &str) -> Result<(), Error> {
+        let path = self.run.join("running").join(key);
+        if path.exists() { file::lock_existing(&path, &format!("container {key}")).map(drop) } else { Ok(()) }
+    }
+
+    /// Says that nothing is left to look after.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn unwatch(&self, key: &str) -> Result<(), Error> {
+        file::remove(&self.run.join("running").join(key))
+    }
+
+    /// The containers whose watchers died, locked against others who would clean up too.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn abandoned(&self) -> Result<Vec<(String, Lock)>, Error> {
+        let folder = self.run.join("running");
+        let mut list = Vec::new();
+        for key in file::names(&folder)? {
+            let lock = file::try_lock(&folder.join(&key))?;
+            list.extend(lock.map(|lock| (key, lock)));
+        }
+        Ok(list)
+    }
+
+    /// Reads a record of a container.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn container_record<T: DeserializeOwned>(&self, key: &str, name: &str) -> Result<Option<T>, Error> {
+        file::read(&self.container_dir(key).join(name))
+    }
+
+    /// Writes a record of a container.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_container_record<T: Serialize>(&self, key: &str, name: &str, record: &T) -> Result<(), Error> {
+        file::write(&self.container_dir(key).join(name), record, Durable::No)
+    }
+
+    /// Writes a plain text file of a container, and says where it is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_container_text(&self, key: &str, name: &str, text: &str) -> Result<PathBuf, Error> {
+        let path = self.container_dir(key).join(name);
+        fs::write(&path, text).map_err(|error| Error::store(&path, error))?;
+        Ok(path)
+    }
+
+    /// Removes everything of a container that is in no network any more.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_container(&self, key: &str) -> Result<(), Error> {
+        file::remove_tree(&self.container_dir(key))
+    }
+}

@@ -1,0 +1,121 @@
+//! What was made for each network, and who may work on it.
+
+use rnetkit_drivers::{Id, Network, Resource};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Store,
+    file::{self, Durable, Lock},
+};
+use crate::error::Error;
+
+/// What was made for a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkState {
+    /// The network as it was then.
+    pub network: Network,
+    /// The change is not finished.
+    pub pending: bool,
+    /// What was made, in order.
+    pub made: Vec<Resource>,
+}
+
+/// What was made for each network.
+impl Store {
+    /// Locks the addresses and endpoints of a network.
+    ///
+    /// # Errors
+    /// When another process does not let go of them.
+    pub fn lock_network(&self, network: &Network) -> Result<Lock, Error> {
+        let folder = self.network_dir(&network.id);
+        file::make_dir(&folder)?;
+        file::lock(&folder.join(".lock"), &format!("network {}", network.name))
+    }
+
+    /// Locks the addresses and endpoints of a network that was made; `None` where it is gone.
+    ///
+    /// # Errors
+    /// When another process does not let go of them.
+    pub fn lock_living_network(&self, network: &Network) -> Result<Option<Lock>, Error> {
+        file::lock_existing(
+            &self.network_dir(&network.id).join(".lock"),
+            &format!("network {}", network.name),
+        )
+    }
+
+    /// Says that a living process removes the network, as long as the lock is held.
+    ///
+    /// # Errors
+    /// When another process is at it.
+    pub fn lock_removal(&self, network: &Network) -> Result<Lock, Error> {
+        let folder = self.network_dir(&network.id);
+        file::make_dir(&folder)?;
+        file::lock(&folder.join(".removal"), &format!("network {}", network.name))
+    }
+
+    /// Whether a living process removes the network.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_being_removed(&self, network: &Network) -> Result<bool, Error> {
+        let path = self.network_dir(&network.id).join(".removal");
+        Ok(path.exists() && file::try_lock(&path)?.is_none())
+    }
+
+    /// What was made for a network; `None` where nothing was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn network_state(&self, id: &Id) -> Result<Option<NetworkState>, Error> {
+        file::read(&self.network_dir(id).join("state.json"))
+    }
+
+    /// The network as it was made; `None` where nothing was, or the change is not finished. Does not read the list of
+    /// what was made, and so costs half of `network_state`.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn made_network(&self, id: &Id) -> Result<Option<Network>, Error> {
+        #[derive(Deserialize)]
+        struct Made {
+            network: Network,
+            pending: bool,
+        }
+        let made: Option<Made> = file::read(&self.network_dir(id).join("state.json"))?;
+        Ok(made.filter(|made| !made.pending).map(|made| made.network))
+    }
+
+    /// Remembers what was made for a network.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_network_state(&self, state: &NetworkState) -> Result<(), Error> {
+        let folder = self.network_dir(&state.network.id);
+        file::make_dir(&folder.join("endpoints"))?;
+        file::write(&folder.join("state.json"), state, Durable::No)
+    }
+
+    /// Forgets what was made for a network, its addresses included.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear_network_state(&self, id: &Id) -> Result<(), Error> {
+        let folder = self.network_dir(id);
+        file::remove(&folder.join("state.json"))?;
+        file::remove_tree(&folder)
+    }
+
+    /// What was made for every network.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn network_states(&self) -> Result<Vec<NetworkState>, Error> {
+        let mut list = Vec::new();
+        for name in file::names(&self.run.join("networks"))? {
+            if let Ok(id) = name.parse() {
+                list.extend(self.network_state(&id)?);
+            }
+        }
+        Ok(list)
+    }
+}
