@@ -387,7 +387,10 @@ fn differences(part: &Part, plan: Plan) -> Vec<Difference> {
 /// Elements and tables of the firewall know links by name and need none of them: all of them are one transaction.
 fn is_of_firewall(step: &Step) -> bool {
     let is = |resource: &Resource| {
-        matches!(resource, Resource::Firewall | Resource::Member(_) | Resource::Published(_))
+        matches!(
+            resource,
+            Resource::Firewall | Resource::Member(_) | Resource::Published(_) | Resource::Guarded { .. }
+        )
     };
     match step {
         Step::Create(resource) | Step::Remove(resource) => is(resource),

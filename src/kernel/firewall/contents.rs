@@ -43,7 +43,7 @@ impl Contents {
         let mut contents = Self { whole: super::is_whole(nft, table)?, elements: HashMap::new() };
         if contents.whole {
             for set in remembered() {
-                contents.elements.insert((set.family, set.name), read_set(nft, table, set)?);
+                contents.elements.insert((set.family, set.name.as_ref()), read_set(nft, table, set)?);
             }
         }
         Ok(contents)
@@ -160,9 +160,14 @@ pub(in super::super) fn remove_strays(
     Err(Refusal::because(libc::EAGAIN, "the sets changed each time they were read"))
 }
 
-/// The sets whose elements records stand for; the others fill and empty themselves.
+/// The sets whose elements members and published ports stand for. Others fill and empty themselves, or belong to the
+/// limits of a network, which are looked at as a whole.
 fn remembered() -> impl Iterator<Item = &'static Set> {
-    sets::ALL.iter().filter(|set| set.kept != Kept::ForAWhile)
+    let remembered = |set: &&Set| match set.kept {
+        Kept::Exactly | Kept::InRanges => set.value != [Type::Verdict],
+        Kept::ForAWhile | Kept::WhileConnected => false,
+    };
+    sets::ALL.iter().filter(remembered)
 }
 
 fn read_set(
@@ -171,7 +176,7 @@ fn read_set(
     set: &'static Set,
 ) -> Result<HashMap<Vec<u8>, Element>, Refusal> {
     let mut body = Attributes::default();
-    body.text(1, table.as_str()).text(2, set.name);
+    body.text(1, table.as_str()).text(2, &set.name);
     let mut found = HashMap::new();
     for message in nft.list_within(message::GET_ELEMENT, set.family, &body)? {
         let lists = NlasIterator::new(&message).flatten().filter(|nla| nla.kind() == ELEMENTS);
@@ -188,7 +193,8 @@ fn read_element(set: &'static Set, body: &[u8]) -> Option<Element> {
     let part = |kind| super::value(&super::value(body, kind)?, VALUE);
     Some(Element {
         family: set.family,
-        set: set.name,
+        set: set.name.as_ref(),
+        jump: None,
         key: part(KEY)?,
         key_end: part(KEY_END),
         value: part(DATA),
@@ -199,7 +205,8 @@ impl fmt::Display for StrayElement {
     /// As `nft` writes it: `publish4_any { tcp . 8080 : 172.18.0.2 . 80 }`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let element = &self.0;
-        let set = sets::ALL.iter().find(|set| (set.family, set.name) == (element.family, element.set));
+        let set =
+            sets::ALL.iter().find(|set| (set.family, set.name.as_ref()) == (element.family, element.set));
         let (key, value) = set.map_or((&[][..], &[][..]), |set| (set.key, set.value));
         write!(f, "element of set {} {{ {}", element.set, text_of(key, &element.key))?;
         if let Some(end) = element.key_end.as_ref().filter(|end| **end != element.key) {
@@ -240,6 +247,6 @@ fn part_text(kind: Type, bytes: &[u8]) -> String {
             [132] => "sctp".to_owned(),
             _ => number(),
         },
-        Type::Nfproto | Type::Port | Type::Mark => number(),
+        Type::Nfproto | Type::Port | Type::Mark | Type::Verdict => number(),
     }
 }
