@@ -23,6 +23,7 @@ mod limits;
 mod many;
 mod naive;
 mod publish;
+mod records;
 mod run;
 mod snapshot;
 mod sweep;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        records::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

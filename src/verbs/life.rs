@@ -162,8 +162,12 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// Returns the network as it is: for `bridge`, with the subnet that was chosen for it.
     pub(super) fn up(&mut self, network: &Network) -> Result<Network, Error> {
-        if let Some(made) = self.store.made_network(&network.id)? {
-            return Ok(made);
+        match self.store.made_network(&network.id) {
+            Ok(Some(made)) => return Ok(made),
+            Ok(None) => {}
+            // It is set aside by now, and made again below.
+            Err(error @ Error::Damaged { .. }) => tracing::warn!("{error}"),
+            Err(error) => return Err(error),
         }
         let _host = self.store.lock_host()?;
         match self.store.network_state(&network.id)? {
