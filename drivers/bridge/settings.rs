@@ -47,7 +47,7 @@ impl fmt::Display for GatewayMode {
     }
 }
 
-static NETWORK_OPTIONS: [Known; 10] = [
+static NETWORK_OPTIONS: [Known; 11] = [
     Known { long: "com.docker.network.bridge.name", short: "name" },
     Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
     Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
@@ -58,6 +58,7 @@ static NETWORK_OPTIONS: [Known; 10] = [
     Known { long: "com.docker.network.driver.mtu", short: "mtu" },
     Known { long: "com.docker.network.container_iface_prefix", short: "iface-prefix" },
     Known { long: "rnet.bridge.spoof_check", short: "spoof-check" },
+    Known { long: "rnet.dns", short: "dns" },
 ];
 
 static ENDPOINT_OPTIONS: [Known; 1] = [Known { long: "com.docker.network.endpoint.ifname", short: "ifname" }];
@@ -83,6 +84,8 @@ pub struct Settings {
     pub interface_prefix: String,
     /// Ports send with their own addresses only.
     pub spoof_check: bool,
+    /// Members find each other by name. Never on `bridge`, as in Docker.
+    pub dns: bool,
 }
 
 impl Settings {
@@ -128,6 +131,7 @@ impl Settings {
             inhibit_ipv4: options.switch("inhibit-ipv4", false)?,
             interface_prefix,
             spoof_check: options.switch("spoof-check", true)?,
+            dns: options.switch("dns", true)? && network.name.as_str() != "bridge",
         })
     }
 
