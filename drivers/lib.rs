@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod bandwidth;
 pub mod bridge;
 mod host;
 pub mod model;

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bandwidth::Bits,
     model::{InterfaceName, MacAddress},
     port::{PortRange, Protocol, Publication, socket_text},
 };
@@ -179,6 +180,31 @@ pub enum Resource {
         /// The interface group of the host's end.
         group: u32,
     },
+    /// An intermediate functional block: what another link receives can be led through it, and so be held to a rate.
+    Ifb {
+        /// Its name.
+        name: InterfaceName,
+        /// Its interface group.
+        group: u32,
+        /// Whose it is, kept in `ifalias`.
+        alias: String,
+    },
+    /// All that a link receives is led through another link first.
+    Redirect {
+        /// The link.
+        link: InterfaceName,
+        /// The other link.
+        through: InterfaceName,
+    },
+    /// What a link sends is held to a rate: what exceeds it waits, and is dropped when too much waits.
+    Rate {
+        /// The link, on the host.
+        link: InterfaceName,
+        /// Bits per second.
+        rate: u64,
+        /// How many bytes may pass at once.
+        burst: u32,
+    },
     /// How the bridge treats a port.
     Port {
         /// The host's end of the veth pair.
@@ -248,7 +274,9 @@ impl Resource {
     #[must_use]
     pub fn lives_on(&self) -> Option<(Place, &InterfaceName)> {
         match self {
-            Self::Port { link, .. } => Some((Place::Host, link)),
+            Self::Port { link, .. } | Self::Redirect { link, .. } | Self::Rate { link, .. } => {
+                Some((Place::Host, link))
+            }
             Self::Setting { place, link, .. }
             | Self::Address { place, link, .. }
             | Self::Up { place, link } => Some((*place, link)),
@@ -257,6 +285,7 @@ impl Resource {
             | Self::Forwarding { .. }
             | Self::Bridge { .. }
             | Self::Veth { .. }
+            | Self::Ifb { .. }
             | Self::Member(_)
             | Self::Published(_) => None,
         }
@@ -266,7 +295,7 @@ impl Resource {
     #[must_use]
     pub fn carries(&self, place: Place, link: &InterfaceName) -> bool {
         match self {
-            Self::Bridge { name, .. } => place == Place::Host && name == link,
+            Self::Bridge { name, .. } | Self::Ifb { name, .. } => place == Place::Host && name == link,
             Self::Veth { name, peer, .. } => match place {
                 Place::Host => name == link,
                 Place::Container => peer == link,
@@ -282,11 +311,12 @@ impl Resource {
             (Self::DefaultRoute { gateway: a, .. }, Self::DefaultRoute { gateway: b, .. }) => {
                 a.is_ipv6() == b.is_ipv6()
             }
-            (Self::Port { link: a, .. }, Self::Port { link: b, .. }) => a == b,
+            (Self::Port { link: a, .. }, Self::Port { link: b, .. })
+            | (Self::Rate { link: a, .. }, Self::Rate { link: b, .. })
+            | (Self::Redirect { link: a, .. }, Self::Redirect { link: b, .. }) => a == b,
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
-            | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. }) => {
-                a == b && x == y
-            }
+            | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
+            | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
             (a, b) => a == b,
         }
     }
@@ -343,6 +373,11 @@ impl fmt::Display for Resource {
             Self::Bridge { name, mac, mtu, .. } => write!(f, "bridge {name} mac {mac} mtu {mtu}"),
             Self::Veth { name, bridge, peer, mac, mtu, .. } => {
                 write!(f, "veth {name} on {bridge} to {peer} in the container, mac {mac} mtu {mtu}")
+            }
+            Self::Ifb { name, .. } => write!(f, "intermediate block {name}"),
+            Self::Redirect { link, through } => write!(f, "what {link} receives goes through {through}"),
+            Self::Rate { link, rate, burst } => {
+                write!(f, "{link} sends at most {} per second, {burst} bytes at once", Bits(*rate))
             }
             Self::Port { link, isolated, hairpin, pinned, .. } => {
                 let isolated = if *isolated { ", isolated" } else { "" };

@@ -20,6 +20,7 @@ mod isolation;
 mod itself;
 mod keep;
 mod lab;
+mod limits;
 mod many;
 mod naive;
 mod publish;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         itself::TESTS,
         bridge::TESTS,
         publish::TESTS,
+        limits::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,

@@ -10,7 +10,7 @@ pub use settings::{EndpointSettings, GatewayMode, Settings};
 
 use crate::{
     Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Names, Network, Place,
-    PortRange, Publication, Resource, Setting,
+    PortRange, Publication, Resource, Setting, bandwidth,
 };
 
 /// The device of the network `bridge`, which is there without being made.
@@ -61,7 +61,7 @@ impl Driver for Bridge {
 
     fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
         let settings = Settings::of(network)?;
-        EndpointSettings::of(endpoint)?;
+        let limits = EndpointSettings::of(endpoint, settings.mtu)?.limits;
         let port = port_name(endpoint);
         let inside = endpoint.interface.clone();
         let mut list = vec![Resource::Veth {
@@ -83,10 +83,12 @@ impl Driver for Bridge {
                 addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
             );
         }
+        let alias = alias(network, Some(endpoint));
+        list.extend(bandwidth::resources(&limits, &port, network.group, &alias, endpoint));
         list.extend(published(endpoint, &settings));
         list.push(Resource::Port {
             link: port.clone(),
-            alias: alias(network, Some(endpoint)),
+            alias,
             isolated: !settings.icc,
             hairpin: !endpoint.ports.is_empty(),
             pinned: settings.spoof_check.then_some(endpoint.mac),

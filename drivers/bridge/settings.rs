@@ -6,6 +6,7 @@ use core::{fmt, net::IpAddr, str::FromStr};
 use super::DEFAULT_DEVICE;
 use crate::{
     BadOption, Endpoint, Family, InterfaceName, Network,
+    bandwidth::{self, Limits},
     options::{Known, Options},
 };
 
@@ -61,7 +62,10 @@ static NETWORK_OPTIONS: [Known; 11] = [
     Known { long: "rnet.dns", short: "dns" },
 ];
 
-static ENDPOINT_OPTIONS: [Known; 1] = [Known { long: "com.docker.network.endpoint.ifname", short: "ifname" }];
+static ENDPOINT_OPTIONS: [Known; 7] = {
+    let [a, b, c, d, e, f] = bandwidth::OPTIONS;
+    [Known { long: "com.docker.network.endpoint.ifname", short: "ifname" }, a, b, c, d, e, f]
+};
 
 /// The settings of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,15 +173,20 @@ fn mode(options: &Options<'_>, network: &Network, name: &str) -> Result<GatewayM
 pub struct EndpointSettings {
     /// The name of the interface in the container, where one is wanted.
     pub interface: Option<InterfaceName>,
+    /// How much the container may receive and send.
+    pub limits: Limits,
 }
 
 impl EndpointSettings {
-    /// The settings of an endpoint.
+    /// The settings of an endpoint of a network with this MTU.
     ///
     /// # Errors
-    /// The first option that is unknown or malformed.
-    pub fn of(endpoint: &Endpoint) -> Result<Self, BadOption> {
-        Self::read(&endpoint.options)
+    /// The first option that is unknown or malformed, or that the network's packets do not fit.
+    pub fn of(endpoint: &Endpoint, mtu: u32) -> Result<Self, BadOption> {
+        let options = Options::read("bridge", &ENDPOINT_OPTIONS, &endpoint.options)?;
+        let settings = Self::from(&options)?;
+        settings.limits.check(&options, mtu)?;
+        Ok(settings)
     }
 
     /// The settings in options as given.
@@ -185,11 +194,14 @@ impl EndpointSettings {
     /// # Errors
     /// The first option that is unknown or malformed.
     pub fn read(given: &alloc::collections::BTreeMap<String, String>) -> Result<Self, BadOption> {
-        let options = Options::read("bridge", &ENDPOINT_OPTIONS, given)?;
+        Self::from(&Options::read("bridge", &ENDPOINT_OPTIONS, given)?)
+    }
+
+    fn from(options: &Options<'_>) -> Result<Self, BadOption> {
         let interface = options.parsed(
             "ifname",
             "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'",
         )?;
-        Ok(Self { interface })
+        Ok(Self { interface, limits: Limits::read(options)? })
     }
 }

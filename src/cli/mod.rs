@@ -8,6 +8,7 @@ mod filter;
 mod keep;
 mod network;
 mod output;
+mod quick;
 mod run;
 pub mod template;
 mod view;

@@ -14,7 +14,7 @@ use super::{
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
-    netns, route, sysctl,
+    netns, route, shape, sysctl,
 };
 use crate::plan::{Plan, Step};
 
@@ -232,6 +232,16 @@ impl<'a> Run<'a> {
                 self.request(Place::Host, link::set_alias(index, alias), 0)?;
             }
             Resource::Veth { .. } => self.create_veth(resource)?,
+            Resource::Ifb { name, group, alias } => {
+                self.request(Place::Host, shape::create_ifb(name, *group), link::CREATE)?;
+                let index = self.index(Place::Host, name)?;
+                self.request(Place::Host, link::set_alias(index, alias), 0)?;
+            }
+            Resource::Redirect { link, through } => self.redirect(link, through)?,
+            Resource::Rate { link, rate, burst } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::CREATE)?;
+            }
             Resource::Port { link, alias, isolated, hairpin, pinned } => {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
@@ -286,6 +296,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn redirect(&mut self, link: &InterfaceName, through: &InterfaceName) -> Result<(), Failed> {
+        let (index, through) = (self.index(Place::Host, link)?, self.index(Place::Host, through)?);
+        self.request(Place::Host, shape::add_ingress(index), shape::CREATE)?;
+        self.request(Place::Host, shape::redirect(index, through), shape::CREATE)
+    }
+
     /// Something that is no message: what is collected goes first.
     fn now(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Failed> {
         self.flush()?;
@@ -300,6 +316,10 @@ impl<'a> Run<'a> {
                 self.request(Place::Container, message, route::REPLACE)
             }
             Resource::Port { .. } => self.create(to),
+            Resource::Rate { link, rate, burst } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::REPLACE)
+            }
             Resource::Veth { name, bridge, .. } => {
                 let index = self.index(Place::Host, name)?;
                 let bridge = self.index(Place::Host, bridge)?;
@@ -332,8 +352,16 @@ impl<'a> Run<'a> {
                     self.now(|| sysctl::forward(*family, false))?;
                 }
             }
-            Resource::Bridge { name, group, .. } | Resource::Veth { name, group, .. } => {
-                self.delete_link(name, *group)?
+            Resource::Bridge { name, group, .. }
+            | Resource::Veth { name, group, .. }
+            | Resource::Ifb { name, group, .. } => self.delete_link(name, *group)?,
+            Resource::Redirect { link, .. } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::delete_ingress(index), 0)?;
+            }
+            Resource::Rate { link, .. } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::delete_rate(index), 0)?;
             }
             Resource::Port { .. } | Resource::Setting { .. } => {}
             Resource::Address { place, link, address } => {
@@ -410,7 +438,9 @@ impl Linux {
         let mut whole = None;
         for step in steps {
             let Step::Remove(
-                Resource::Bridge { name, group: of, .. } | Resource::Veth { name, group: of, .. },
+                Resource::Bridge { name, group: of, .. }
+                | Resource::Veth { name, group: of, .. }
+                | Resource::Ifb { name, group: of, .. },
             ) = step
             else {
                 break;
@@ -512,7 +542,7 @@ impl Linux {
         let mut at = 0;
         while at < steps.len() {
             run.at = at;
-            if matches!(steps[at], Step::Remove(Resource::Veth { .. })) {
+            if matches!(steps[at], Step::Remove(Resource::Veth { .. } | Resource::Ifb { .. })) {
                 run.flush()?;
                 if let Some((count, result)) = run.linux.delete_group(&steps[at..]) {
                     result.map_err(|refusal| Failed { at, done: at + count, refusal })?;

@@ -1,6 +1,7 @@
 //! The verbs: each reserves, applies and commits, with the same few pieces. They print nothing, read no
 //! environment, and need no runtime.
 
+mod addresses;
 mod connect;
 mod containers;
 mod disconnect;
