@@ -31,7 +31,7 @@ use core::net::IpAddr;
 pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Name, Network, Pool};
 pub use options::BadOption;
 pub use port::{PortMapping, PortRange, Protocol, Publication};
-pub use resource::{Family, Member, Place, Resource, Setting};
+pub use resource::{Family, Member, Pace, Place, Resource, Setting};
 
 /// What a network of a driver is able to do; asked before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,11 @@ tests! {
     a_lost_limit_is_found_and_mended,
     limits_survive_a_command_that_dies,
     addresses_stay_pinned_behind_a_limit,
+    one_address_opens_so_many_connections_to_one_port,
+    one_address_opens_so_many_connections_with_ipv6,
+    one_address_has_so_many_open_connections,
+    limits_of_connections_are_found_and_mended,
+    limits_of_connections_are_read_strictly,
 }
 
 /// How long a number of bytes takes over TCP.
@@ -170,4 +175,104 @@ fn addresses_stay_pinned_behind_a_limit(lab: &Lab) {
     crate::lab::prepare(&web, "address add 172.18.0.9/16 dev eth0\n address del 172.18.0.2/16 dev eth0");
     lab.no_tcp(&web, "172.18.0.3:80");
     lab.rn("network rm -f blue").ok();
+}
+
+/// `COUNT/hour`, so that no time that a slow machine takes gives another one.
+fn one_address_opens_so_many_connections_to_one_port(lab: &Lab) {
+    lab.rn("network create --opt conn-limit=3/hour blue").ok();
+    lab.rn("network create green").ok();
+    let web = lab.web("blue", "web", &["-p", "8080:80", "-p", "8081:81", "-p", "5300:53/udp"]);
+    lab.listen_tcp(&web, "0.0.0.0:81");
+    lab.listen_udp(&web, "0.0.0.0:53");
+    let (neighbour, stranger) = (lab.web("blue", "neighbour", &[]), lab.web("green", "stranger", &[]));
+    for _ in 0..3 {
+        lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web).seen_from(LAN);
+    }
+    lab.no_tcp(&lab.lan, "192.0.2.1:8080");
+    // Neither other ports nor other addresses, nor neighbours and the host itself.
+    lab.tcp(&lab.lan, "192.0.2.1:8081").answered_by(&web);
+    lab.tcp(&stranger, "192.0.2.1:8080").answered_by(&web);
+    for _ in 0..4 {
+        lab.tcp(&neighbour, "172.18.0.2:80").answered_by(&web);
+        lab.tcp(&lab.host, "192.0.2.1:8080").answered_by(&web);
+        lab.tcp(&lab.host, "127.0.0.1:8080").answered_by(&web);
+    }
+    for _ in 0..3 {
+        lab.udp(&lab.lan, "192.0.2.1:5300").answered_by(&web);
+    }
+    lab.no_udp(&lab.lan, "192.0.2.1:5300");
+    assert_eq!(lab.inspect("blue")["Options"]["conn-limit"], "3/hour");
+    lab.rn("network rm -f blue green").ok();
+}
+
+/// With its whole /64, which is what one customer has.
+fn one_address_opens_so_many_connections_with_ipv6(lab: &Lab) {
+    lab.rn("network create --ipv6 --opt conn-limit=2/hour blue").ok();
+    let web = lab.web("blue", "web", &["-p", "8080:81"]);
+    lab.listen_tcp(&web, "[::]:81");
+    crate::lab::prepare(&lab.lan, "address add 2001:db8:1::77/64 dev eth0 nodad");
+    for _ in 0..2 {
+        lab.tcp(&lab.lan, "[2001:db8:1::1]:8080").answered_by(&web);
+    }
+    lab.no_tcp(&lab.lan, "[2001:db8:1::1]:8080");
+    crate::lab::prepare(&lab.lan, "address del 2001:db8:1::2/64 dev eth0");
+    lab.no_tcp(&lab.lan, "[2001:db8:1::1]:8080");
+    lab.rn("network rm -f blue").ok();
+}
+
+fn one_address_has_so_many_open_connections(lab: &Lab) {
+    lab.rn("network create --opt conn-max=2 blue").ok();
+    let web = lab.web("blue", "web", &["-p", "8080:5002"]);
+    // Nobody accepts: the kernel does, and they stay open.
+    let listener = web.inside(|| TcpListener::bind(("0.0.0.0", 5002))).expect("a port");
+    let to: SocketAddr = "192.0.2.1:8080".parse().expect("an address");
+    let open = |time| lab.lan.inside(|| TcpStream::connect_timeout(&to, time));
+    let held: Vec<TcpStream> = (0..2).map(|_| open(Duration::from_secs(5)).expect("one of two")).collect();
+    let third = open(Duration::from_millis(300));
+    assert!(third.is_err(), "{third:?}");
+    drop(held);
+    let accepted: Vec<_> = (0..2).map(|_| listener.accept().expect("a connection")).collect();
+    drop(accepted);
+    crate::forge::until("the kernel counts two less", || open(Duration::from_millis(300)).is_ok());
+    lab.rn("network rm -f blue").ok();
+}
+
+fn limits_of_connections_are_found_and_mended(lab: &Lab) {
+    lab.needs("nft");
+    lab.rn("network create --opt conn-limit=1/hour --opt conn-max=100 blue").ok();
+    let web = lab.web("blue", "web", &["-p", "8080:80"]);
+    let chain = lab.sh("nft list table inet rnet | sed -n 's/.*chain \\(limit_[^ ]*\\).*/\\1/p'").ok().text();
+    let chain = chain.trim();
+    let link = chain.trim_start_matches("limit_");
+    for damage in [
+        format!("nft flush chain inet rnet {chain}"),
+        format!("nft delete element inet rnet limits '{{ {link} }}'"),
+        format!("nft delete element inet rnet limits '{{ {link} }}' && nft delete chain inet rnet {chain}"),
+        "nft flush ruleset".to_owned(),
+    ] {
+        lab.sh(&damage).ok();
+        lab.rn("check").exits(1);
+        lab.rn("repair").ok();
+        lab.rn("check").ok().prints("");
+        lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
+        lab.no_tcp(&lab.lan, "192.0.2.1:8080");
+    }
+    lab.rn("network rm -f blue").ok();
+}
+
+fn limits_of_connections_are_read_strictly(lab: &Lab) {
+    let rate = "it must be a number up to 1000000 per second, minute, hour or day: 10/second";
+    let most = "it must be a number from 1 to 1000000";
+    for (option, value, expected) in [
+        ("conn-limit", "0/second", rate),
+        ("conn-limit", "10", rate),
+        ("conn-limit", "10/fortnight", rate),
+        ("conn-limit", "-1/second", rate),
+        ("conn-max", "0", most),
+        ("conn-max", "many", most),
+    ] {
+        lab.rn(&format!("network create --opt {option}={value} blue")).fails_with(&format!(
+            "rnet: option \"{option}\" of driver bridge: \"{value}\" is refused: {expected}"
+        ));
+    }
 }

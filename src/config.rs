@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use rnetkit_drivers::model::Escaped;
 use serde::{Deserialize, Serialize};
 
 /// The keys of `config.toml`. Each is also an option or a variable of the command, and those come first.
@@ -55,9 +56,9 @@ impl std::str::FromStr for Config {
     /// Reads the file's text. The error is one line that says where and why.
     fn from_str(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| {
-            let line =
-                error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-            format!("line {line}: {}", crate::error::shown(&error.message().replace('\n', " ")))
+            let start = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("line {line}: {}", Escaped(&error.message().replace('\n', " ")))
         })
     }
 }

@@ -52,6 +52,10 @@ impl Driver for Bridge {
         });
         list.extend(link_settings(Place::Host, &link, network.has_family(true)));
         list.extend(firewall_members(network, &settings));
+        if settings.connection_rate.is_some() || settings.most_connections.is_some() {
+            let (rate, most) = (settings.connection_rate, settings.most_connections);
+            list.push(Resource::Guarded { link: link.clone(), rate, most });
+        }
         for address in gateway_addresses(network, &settings) {
             list.push(Resource::Address { place: Place::Host, link: link.clone(), address });
         }

@@ -5,7 +5,7 @@ use core::{fmt, net::IpAddr, str::FromStr};
 
 use super::DEFAULT_DEVICE;
 use crate::{
-    BadOption, Endpoint, Family, InterfaceName, Network,
+    BadOption, Endpoint, Family, InterfaceName, Network, Pace,
     bandwidth::{self, Limits},
     options::{Known, Options},
 };
@@ -48,7 +48,7 @@ impl fmt::Display for GatewayMode {
     }
 }
 
-static NETWORK_OPTIONS: [Known; 11] = [
+static NETWORK_OPTIONS: [Known; 13] = [
     Known { long: "com.docker.network.bridge.name", short: "name" },
     Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
     Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
@@ -59,6 +59,8 @@ static NETWORK_OPTIONS: [Known; 11] = [
     Known { long: "com.docker.network.driver.mtu", short: "mtu" },
     Known { long: "com.docker.network.container_iface_prefix", short: "iface-prefix" },
     Known { long: "rnet.bridge.spoof_check", short: "spoof-check" },
+    Known { long: "rnet.bridge.conn_limit", short: "conn-limit" },
+    Known { long: "rnet.bridge.conn_max", short: "conn-max" },
     Known { long: "rnet.dns", short: "dns" },
 ];
 
@@ -88,6 +90,10 @@ pub struct Settings {
     pub interface_prefix: String,
     /// Ports send with their own addresses only.
     pub spoof_check: bool,
+    /// How many new connections one address may open to one port.
+    pub connection_rate: Option<Pace>,
+    /// How many connections one address may have to one port at the same time.
+    pub most_connections: Option<u32>,
     /// Members find each other by name. Never on `bridge`, as in Docker.
     pub dns: bool,
 }
@@ -135,6 +141,11 @@ impl Settings {
             inhibit_ipv4: options.switch("inhibit-ipv4", false)?,
             interface_prefix,
             spoof_check: options.switch("spoof-check", true)?,
+            connection_rate: options.parsed(
+                "conn-limit",
+                "it must be a number up to 1000000 per second, minute, hour or day: 10/second",
+            )?,
+            most_connections: most(&options, "conn-max")?,
             dns: options.switch("dns", true)? && network.name.as_str() != "bridge",
         })
     }
@@ -166,6 +177,15 @@ fn mode(options: &Options<'_>, network: &Network, name: &str) -> Result<GatewayM
         return Err(options.bad(name, "it is for internal networks only"));
     }
     Ok(mode)
+}
+
+/// A number of connections.
+fn most(options: &Options<'_>, name: &str) -> Result<Option<u32>, BadOption> {
+    let expected = "it must be a number from 1 to 1000000";
+    match options.parsed::<u32>(name, expected)? {
+        Some(number) if !(1..=1_000_000).contains(&number) => Err(options.bad(name, expected)),
+        number => Ok(number),
+    }
 }
 
 /// The settings of an endpoint.

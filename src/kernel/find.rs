@@ -62,6 +62,10 @@ pub(super) fn find(
         let is_there = match wanted {
             Resource::Firewall => firewalled,
             Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
+            Resource::Guarded { link, rate, most } => {
+                let limits = firewall::Limits { link, rate: *rate, most: *most };
+                firewalled && firewall::is_limited(nft, &table, &limits)?
+            }
             Resource::Published(publication) => {
                 firewalled && firewall::is_published(nft, &table, publication)?
             }

@@ -10,7 +10,7 @@ use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
     conntrack::{self, Change},
-    firewall::{self, Batch, Nft, Outcome, Rejected, TableName},
+    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, TableName},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -276,6 +276,11 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 firewall::add_member(batch, &table, member, at);
             }
+            Resource::Guarded { link, rate, most } => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                let (batch, table) = self.batch()?;
+                firewall::limit(batch, &table, &limits, at);
+            }
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::publish(batch, &table, publication, at);
@@ -380,6 +385,11 @@ impl<'a> Run<'a> {
             Resource::Member(member) => {
                 let (batch, table) = self.batch()?;
                 firewall::remove_member(batch, &table, member, at);
+            }
+            Resource::Guarded { link, rate, most } => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                let (batch, table) = self.batch()?;
+                firewall::unlimit(batch, &table, &limits, at);
             }
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
@@ -504,6 +514,18 @@ impl Linux {
             Step::Create(Resource::Published(publication)) => {
                 let parts = |make| firewall::publication_parts(&self.table, publication, make);
                 (parts(true), parts(false))
+            }
+            // What is left of it goes first: it is made as a whole.
+            Step::Create(Resource::Guarded { link, rate, most }) => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                for part in firewall::limit_parts(&self.table, &limits) {
+                    let _ = self.nft()?.run(&part);
+                }
+                return alone(self);
+            }
+            Step::Remove(Resource::Guarded { link, rate, most }) => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                (Vec::new(), firewall::limit_parts(&self.table, &limits))
             }
             _ => return alone(self),
         };
