@@ -6,6 +6,7 @@
 //!
 //! Run all: `cargo test --test netns`. Run one: `cargo test --test netns -- publish::tcp_from_the_lan`.
 
+mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         records::TESTS,
+        agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

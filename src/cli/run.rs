@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use rnetkit_drivers::{Invalid, MacAddress, Name, PortMapping, bridge::Settings};
 
-use super::{Context, Failure, args, network, output::Out};
+use super::{Context, Failure, agent, args, network, output::Out};
 use crate::{
     container::{
         SpawnError,
@@ -127,8 +127,8 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
         },
     };
     let watching = rnet.begin_container(&state)?;
-    let prepared = guard(context, &wanted.name).and_then(|()| prepare(&mut rnet, wanted, &mut state));
-    let running = match prepared {
+    let prepared = guard(context, &wanted.name);
+    let running = match prepared.and_then(|()| prepare(context, &mut rnet, wanted, &mut state)) {
         Ok(running) => running,
         Err(failure) => {
             rnet.end_container(&state, FAILED)?;
@@ -162,6 +162,7 @@ fn end(rnet: &mut Rnet<Linux>, state: &ContainerState, code: u8, watching: Lock)
 
 /// The process exists, then its networks, then it is let go.
 fn prepare(
+    context: &Context,
     rnet: &mut Rnet<Linux>,
     wanted: &Wanted,
     state: &mut ContainerState,
@@ -173,6 +174,9 @@ fn prepare(
     state.netns = namespace.map(|stat| (stat.st_dev, stat.st_ino));
     rnet.update_container(state)?;
     let connected = connect_all(rnet, wanted, &held)?;
+    for one in &connected {
+        agent::container_connected(context, &one.network, rnet.made_network());
+    }
     write_files(rnet, wanted, &connected)?;
     let description = describe(wanted, &connected);
     let is_page = wanted.command.is_empty();
