@@ -9,6 +9,9 @@
 mod attacks;
 mod bad_input;
 mod bridge;
+mod cni;
+mod cni_names;
+mod cni_plugin;
 mod command;
 mod concurrency;
 mod forge;
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
+        cni::TESTS,
+        cni_names::TESTS,
         sweep::TESTS,
     ])
 }

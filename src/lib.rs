@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `main.rs`, [`cli`] | words in, verbs called, words out |
+//! | [`cni`] | the same as a CNI plugin: environment and JSON in, verbs called, JSON out |
 //! | [`container`], [`page`] | processes of `rnet run`, and what they serve without a command |
 //! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
 //! | [`store`] | what is remembered: the only place that writes files |
@@ -27,6 +28,7 @@
 //! ```
 
 pub mod cli;
+pub mod cni;
 pub mod container;
 pub mod container_ref;
 pub mod error;

@@ -1,6 +1,7 @@
 //! The command line: words in, verbs called, words out. Never touches the kernel or the store itself.
 
 mod args;
+mod cni;
 mod completions;
 mod containers;
 mod filter;
@@ -13,7 +14,7 @@ mod view;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use args::{Command, Global, NetworkCommand};
+use args::{CniCommand, Command, Global, NetworkCommand};
 use output::Out;
 
 use crate::{
@@ -135,6 +136,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Repair(args) => keep::repair(&context, &args, &mut out)?,
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
+        Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
         Command::Completions(args) => completions::completions(args.shell, &mut out),

@@ -78,6 +78,7 @@ pub(super) fn endpoint(state: &EndpointState) -> Value {
         "Ports": ports(&endpoint.ports),
         "Interface": endpoint.interface,
         "NetNS": endpoint.container.netns,
+        "Owner": state.owner,
     })
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod keep;
 mod life;
 mod networks;
+mod owned;
 mod ports;
 #[cfg(test)]
 mod tests;
