@@ -217,6 +217,7 @@ fn keys_are_read_as_go_reads_them(lab: &Lab) {
                 { "HostPort": 8081, "ContainerPort": 80, "Protocol": "UDP", "HostIP": "127.0.0.1" },
             ],
             "Aliases": { "pods": ["www"], "other": ["nobody"] },
+            "bandwidth": { "IngressRate": 8000000, "IngressBurst": 4294967295_u64, "EgressRate": 0 },
             "dns": { "Servers": ["10.0.0.53"], "Searches": ["cluster.local"], "Options": null },
         },
     });
@@ -224,6 +225,7 @@ fn keys_are_read_as_go_reads_them(lab: &Lab) {
         Call::new(lab, "ADD", &web, &config).with("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=web").ok();
     assert_eq!(result["dns"], json!({ "nameservers": ["10.0.0.53"], "search": ["cluster.local"] }));
     let shown = only(lab, "blue");
+    assert_eq!(shown["Limits"], json!({ "IngressRate": 8_000_000, "IngressBurst": 4_294_967_288_u64 }));
     assert_eq!(
         shown["Ports"],
         json!({

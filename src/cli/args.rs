@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Networks for containers and network namespaces: bridges, addresses, published ports. No daemon.
-#[derive(Parser)]
+#[derive(Parser, Debug)]
 #[command(name = "rnet", version, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -15,38 +15,15 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// The words of `rnet network` alone. clap copies the global options into each subcommand that it knows of, and a
-/// connect should not wait for the copies of the others.
-#[derive(Parser)]
-#[command(name = "rnet", version, max_term_width = 100)]
-struct OfNetwork {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    command: OnlyNetwork,
-}
-
-#[derive(Subcommand)]
-#[command(defer = true)]
-enum OnlyNetwork {
-    /// Manage networks
-    #[command(subcommand)]
-    Network(NetworkCommand),
-}
-
 impl Args {
     /// Reads the words of the command; the first is its own name.
     pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
-        if words.get(1).is_none_or(|word| word != "network") {
-            return Self::try_parse_from(words);
-        }
-        let OfNetwork { global, command: OnlyNetwork::Network(command) } = OfNetwork::try_parse_from(words)?;
-        Ok(Self { global, command: Command::Network(command) })
+        super::quick::read(words).map_or_else(|| Self::try_parse_from(words), Ok)
     }
 }
 
 /// Where rnet keeps what it knows.
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Global {
     /// Network definitions and the host's identity; survives a reboot
     #[arg(
@@ -80,7 +57,7 @@ pub(crate) struct Global {
     pub(crate) log: String,
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Debug)]
 #[command(defer = true)]
 pub(crate) enum Command {
     /// Manage networks
@@ -115,6 +92,8 @@ pub(crate) enum Command {
     Purge,
     /// Make the networks that are defined, as after a reboot
     Restore,
+    /// Be there for what needs somebody: names of containers. Starts by itself where a network needs it
+    Agent(Agent),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -135,7 +114,7 @@ impl Command {
     }
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Debug)]
 #[command(defer = true)]
 pub(crate) enum NetworkCommand {
     /// Create a network and print its id
@@ -156,14 +135,14 @@ pub(crate) enum NetworkCommand {
     Prune(Prune),
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Debug)]
 #[command(defer = true)]
 pub(crate) enum CniCommand {
     /// Put the plugin where runtimes look for it
     Install(CniInstall),
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct CniInstall {
     /// Where to
     #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
@@ -176,7 +155,7 @@ pub(crate) struct CniInstall {
     pub(crate) force: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Create {
     /// The network's name
     pub(crate) name: String,
@@ -224,7 +203,7 @@ pub(crate) struct Create {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Ls {
     /// Print ids only
     #[arg(short, long)]
@@ -240,7 +219,7 @@ pub(crate) struct Ls {
     pub(crate) format: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Inspect {
     /// Names, ids, or beginnings of ids
     #[arg(required = true, value_name = "NETWORK")]
@@ -253,7 +232,7 @@ pub(crate) struct Inspect {
     pub(crate) verbose: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug, Default)]
 pub(crate) struct Connect {
     /// The network
     pub(crate) network: String,
@@ -294,7 +273,7 @@ pub(crate) struct Connect {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug, Default)]
 pub(crate) struct Disconnect {
     /// The network
     pub(crate) network: String,
@@ -308,7 +287,7 @@ pub(crate) struct Disconnect {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Rm {
     /// Names, ids, or beginnings of ids
     #[arg(required = true, value_name = "NETWORK")]
@@ -321,7 +300,7 @@ pub(crate) struct Rm {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Prune {
     /// Do not ask
     #[arg(short, long)]
@@ -334,13 +313,13 @@ pub(crate) struct Prune {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Run {
     /// Accepted: the terminal and standard input are the caller's anyway
     #[arg(short, long, hide = true)]
@@ -407,7 +386,7 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Exec {
     /// Accepted: the terminal and standard input are the caller's anyway
     #[arg(short, long, hide = true)]
@@ -431,7 +410,7 @@ pub(crate) struct Exec {
     pub(crate) command: Vec<OsString>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Ps {
     /// Also those that have ended
     #[arg(short, long)]
@@ -447,7 +426,7 @@ pub(crate) struct Ps {
     pub(crate) format: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Stop {
     /// The containers
     #[arg(required = true, value_name = "CONTAINER")]
@@ -457,7 +436,7 @@ pub(crate) struct Stop {
     pub(crate) time: String,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct RmContainers {
     /// The containers
     #[arg(required = true, value_name = "CONTAINER")]
@@ -467,13 +446,13 @@ pub(crate) struct RmContainers {
     pub(crate) force: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Logs {
     /// The container
     pub(crate) container: String,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Port {
     /// The container
     pub(crate) container: String,
@@ -481,28 +460,44 @@ pub(crate) struct Port {
     pub(crate) port: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Check {
     /// Only these networks
     #[arg(value_name = "NETWORK")]
     pub(crate) networks: Vec<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Repair {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Gc {
     /// Print what would be taken back, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Agent {
+    /// Stay in the foreground until SIGTERM, and log to stderr
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Print how the agent is, as JSON; exit code 1 if there is none
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) status: bool,
+    /// End the agent, leaving the kernel as it is
+    #[arg(long, conflicts_with_all = ["foreground", "status"])]
+    pub(crate) stop: bool,
+    /// Be a part of an agent that is heard on standard input
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
+    pub(crate) part: Option<String>,
+}
+
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! The command line: words in, verbs called, words out. Never touches the kernel or the store itself.
 
+mod agent;
 mod args;
 mod cni;
 mod completions;
@@ -8,6 +9,7 @@ mod filter;
 mod keep;
 mod network;
 mod output;
+mod quick;
 mod run;
 pub mod template;
 mod view;
@@ -21,6 +23,7 @@ use crate::{
     container::watch::Held,
     error::{Error, shown},
     kernel::{Deletion, Linux},
+    store::Store,
     verbs::Rnet,
 };
 
@@ -95,6 +98,11 @@ impl Context {
     pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
         Rnet::open(&self.global.root, &self.global.run, Deletion::Behind)
     }
+
+    /// Their records alone.
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Store::open(&self.global.root, &self.global.run)
+    }
 }
 
 /// Runs the command with these words; the first is its own name.
@@ -139,6 +147,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
+        Command::Agent(args) => return agent::run(&context, &args, out),
         Command::Completions(args) => completions::completions(args.shell, &mut out),
         Command::Man => completions::man(&mut out)?,
     }

@@ -66,6 +66,11 @@ pub(super) fn wanted(request: &Request) -> Result<Connect, Failure> {
     wanted.mac = mac(request)?;
     wanted.ports = ports(request)?;
     wanted.aliases = aliases(request)?;
+    if let Some(limits) =
+        request.config.runtime()?.map(|runtime| runtime.object("bandwidth")).transpose()?.flatten()
+    {
+        wanted.options.extend(bandwidth(&limits)?);
+    }
     for address in addresses(request)? {
         let place = if address.is_ipv6() { &mut wanted.ip6 } else { &mut wanted.ip };
         if let Some(other) = place.replace(address).filter(|other| *other != address) {
@@ -132,6 +137,24 @@ fn port(object: &Object<'_>) -> Result<PortMapping, Failure> {
         container_ports: number("containerPort")?,
         protocol: object.parsed("protocol", "tcp, udp or sctp")?.unwrap_or(rnetkit_drivers::Protocol::Tcp),
     })
+}
+
+/// Rates in bits per second and bursts in bits, as options of the driver. 0 means no limit, as if it were absent.
+pub(super) fn bandwidth(object: &Object<'_>) -> Result<Vec<(String, String)>, Failure> {
+    let mut options = Vec::new();
+    for way in ["ingress", "egress"] {
+        let number =
+            |what: &str| Ok::<_, Failure>(object.number::<u64>(&format!("{way}{what}"))?.unwrap_or(0));
+        let (rate, burst) = (number("Rate")?, number("Burst")?);
+        if rate == 0 {
+            continue;
+        }
+        options.push((format!("{way}-rate"), rate.to_string()));
+        if burst > 0 {
+            options.push((format!("{way}-burst"), burst.to_string()));
+        }
+    }
+    Ok(options)
 }
 
 /// The capability `aliases`: a list of names, or one for each network as podman has it.

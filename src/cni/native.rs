@@ -58,7 +58,7 @@ fn refuse_unsupported(request: &Request) -> Result<(), Failure> {
         return Err(Failure::new(Code::UnsupportedField, message));
     }
     let Some(runtime) = request.config.runtime()? else { return Ok(()) };
-    for key in ["deviceID", "infinibandGUID", "bandwidth"] {
+    for key in ["deviceID", "infinibandGUID"] {
         let is_empty =
             |value: &Value| value.as_str() == Some("") || value.as_object().is_some_and(|map| map.is_empty());
         if runtime.get(key).is_some_and(|value| !is_empty(value)) {

@@ -14,6 +14,7 @@ mod neighbour;
 mod netlink;
 mod netns;
 mod route;
+mod shape;
 mod survey;
 mod sysctl;
 

@@ -7,7 +7,7 @@ use rnetkit_drivers::{InterfaceName, Network, Place, Resource};
 
 use super::{
     Difference, Rnet,
-    connect::{lowest, size},
+    addresses::{lowest, size},
     keep::Part,
 };
 use crate::{container_ref::ContainerRef, error::Error, kernel::Kernel, plan::Plan, store::EndpointState};

@@ -1,6 +1,8 @@
 //! The sets and maps of the ruleset: what changes as networks and containers come and go. Everything else in the
 //! firewall is fixed.
 
+use std::borrow::Cow;
+
 use super::wire::{Attributes, BRIDGE, INET};
 
 /// Types of keys and values, by the numbers that `nft` prints them by, and their length in bytes.
@@ -14,6 +16,7 @@ pub(super) enum Type {
     Port,
     Mark,
     Interface,
+    Verdict,
 }
 
 impl Type {
@@ -27,6 +30,8 @@ impl Type {
             Self::Port => 13,
             Self::Mark => 19,
             Self::Interface => 41,
+            // NFT_DATA_VERDICT
+            Self::Verdict => 0xffff_ff00,
         }
     }
 
@@ -36,7 +41,7 @@ impl Type {
             Self::Port => 2,
             Self::Ip4 | Self::Mark => 4,
             Self::Mac => 6,
-            Self::Ip6 | Self::Interface => 16,
+            Self::Ip6 | Self::Interface | Self::Verdict => 16,
         }
     }
 
@@ -54,34 +59,36 @@ pub(super) enum Kept {
     InRanges,
     /// By the packets themselves, for a while.
     ForAWhile,
+    /// By the packets themselves, as long as there are connections.
+    WhileConnected,
 }
 
 /// A set, or a map where it has values.
 pub(super) struct Set {
     pub(super) family: u8,
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) key: &'static [Type],
     pub(super) value: &'static [Type],
     pub(super) kept: Kept,
 }
 
 const fn set(family: u8, name: &'static str, key: &'static [Type]) -> Set {
-    Set { family, name, key, value: &[], kept: Kept::Exactly }
+    Set { family, name: Cow::Borrowed(name), key, value: &[], kept: Kept::Exactly }
 }
 
 const fn ranges(name: &'static str, key: &'static [Type]) -> Set {
-    Set { family: INET, name, key, value: &[], kept: Kept::InRanges }
+    Set { family: INET, name: Cow::Borrowed(name), key, value: &[], kept: Kept::InRanges }
 }
 
 const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], kept: Kept) -> Set {
-    Set { family: INET, name, key, value, kept }
+    Set { family: INET, name: Cow::Borrowed(name), key, value, kept }
 }
 
 use Kept::{Exactly, ForAWhile, InRanges};
-use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol};
+use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict};
 
 /// All of them.
-pub(super) static ALL: [Set; 44] = [
+pub(super) static ALL: [Set; 45] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -126,6 +133,7 @@ pub(super) static ALL: [Set; 44] = [
     ranges("open6", &[Ip6, Protocol, Port]),
     set(INET, "unprotected4", &[Interface]),
     set(INET, "unprotected6", &[Interface]),
+    map("limits", &[Interface], &[Verdict], Exactly),
 ];
 
 /// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.
@@ -135,7 +143,7 @@ const TIMEOUT: u32 = 0x10;
 const EVAL: u32 = 0x20;
 const CONCAT: u32 = 0x80;
 
-/// The most flows from the host's loopback that are remembered at a time, for each family.
+/// The most flows from the host's loopback, or visitors of a network, that are remembered at a time, for each family.
 const MOST_FLOWS: u32 = 131_072;
 
 impl Set {
@@ -146,9 +154,10 @@ impl Set {
             Kept::Exactly => 0,
             Kept::InRanges => INTERVAL | CONCAT,
             Kept::ForAWhile => TIMEOUT | EVAL,
+            Kept::WhileConnected => EVAL,
         };
         let mut body = Attributes::default();
-        body.text(1, table).text(2, self.name).number(3, flags);
+        body.text(1, table).text(2, &self.name).number(3, flags);
         body.number(4, number(self.key)).number(5, length(self.key));
         if !self.value.is_empty() {
             body.number(6, number(self.value)).number(7, length(self.value));
@@ -166,7 +175,7 @@ impl Set {
 
     /// The lengths of a ranged key's parts, by which the kernel cuts it, and the size of what grows by itself.
     fn describe(&self, description: &mut Attributes) {
-        if self.kept == Kept::ForAWhile {
+        if matches!(self.kept, Kept::ForAWhile | Kept::WhileConnected) {
             description.number(1, MOST_FLOWS);
         }
         if self.kept == Kept::InRanges {
