@@ -82,6 +82,7 @@ pub(super) fn endpoint(state: &EndpointState) -> Value {
         "Ports": ports(&endpoint.ports),
         "Interface": endpoint.interface,
         "NetNS": endpoint.container.netns,
+        "Owner": state.owner,
     });
     let limits = EndpointSettings::read(&endpoint.options).map(|settings| bandwidth::shown(&settings.limits));
     let limits: Map<String, Value> =

@@ -52,14 +52,14 @@ impl std::fmt::Display for Difference {
 
 /// The part of a host that is looked at together.
 pub(super) struct Part {
-    of: String,
-    made: Vec<Resource>,
+    pub(super) of: String,
+    pub(super) made: Vec<Resource>,
     /// Whose it is, where it is an endpoint.
-    endpoint: Option<Owner>,
+    pub(super) endpoint: Option<Owner>,
 }
 
 /// The endpoint of a part.
-struct Owner {
+pub(super) struct Owner {
     network: Id,
     key: String,
     container: Container,
@@ -93,10 +93,7 @@ impl<K: Kernel> Rnet<K> {
         for (part, plan) in self.examine(only)? {
             // Another command may have taken it away between the reading of its record and the look at the kernel.
             if self.is_on_record(&part)? {
-                // A firewall that is not whole is one difference, not two.
-                let steps = plan.steps.into_iter().filter(|step| *step != Step::Remove(Resource::Firewall));
-                differences
-                    .extend(steps.map(|step| Difference { of: part.of.clone(), what: What::Step(step) }));
+                differences.extend(seen(&part, plan));
             }
         }
         if only.is_empty() {
@@ -105,6 +102,11 @@ impl<K: Kernel> Rnet<K> {
             differences.extend(self.store.set_aside()?.into_iter().map(What::SetAside).map(host));
         }
         Ok(differences)
+    }
+
+    /// What differs in one part, of which each thing is asked for by itself.
+    pub(super) fn differences_of(&mut self, part: &Part) -> Result<Vec<Difference>, Error> {
+        Ok(self.difference(None, part)?.map(|plan| seen(part, plan)).unwrap_or_default())
     }
 
     /// Makes the kernel agree with the records; returns what was mended. A second call mends nothing.
@@ -171,7 +173,7 @@ impl<K: Kernel> Rnet<K> {
         let Some(state) = self.store.endpoint(&owner.network, &owner.key)? else { return Ok(Vec::new()) };
         let part = part_of(state);
         let sight = self.kernel.look().map_err(cannot_look)?;
-        let Some(plan) = self.difference(&sight, &part)? else { return Ok(Vec::new()) };
+        let Some(plan) = self.difference(Some(&sight), &part)? else { return Ok(Vec::new()) };
         let work = [(part, plan)];
         self.mend_firewall(&work)?;
         self.mend_links(&work[0].0, &work[0].1)?;
@@ -214,7 +216,7 @@ impl<K: Kernel> Rnet<K> {
         let sight = self.kernel.look().map_err(cannot_look)?;
         let mut list = Vec::new();
         for part in parts {
-            if let Some(plan) = self.difference(&sight, &part)? {
+            if let Some(plan) = self.difference(Some(&sight), &part)? {
                 list.push((part, plan));
             }
         }
@@ -225,7 +227,7 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// What lives on a link that is missing is missing too, whatever was found under its name. A firewall that is
     /// there but not whole is made anew: everything in it is an element that its owner puts back.
-    fn difference(&mut self, sight: &K::Sight, part: &Part) -> Result<Option<Plan>, Error> {
+    fn difference(&mut self, sight: Option<&K::Sight>, part: &Part) -> Result<Option<Plan>, Error> {
         let netns = match &part.endpoint {
             Some(owner) => match self.still_there(&owner.container) {
                 Some(netns) => Some(netns),
@@ -234,7 +236,11 @@ impl<K: Kernel> Rnet<K> {
             },
             None => None,
         };
-        let found = self.kernel.find_in(sight, &part.made, netns.as_ref()).map_err(cannot_look)?;
+        let found = match sight {
+            Some(sight) => self.kernel.find_in(sight, &part.made, netns.as_ref()),
+            None => self.kernel.find(&part.made, netns.as_ref()),
+        };
+        let found = found.map_err(cannot_look)?;
         let found: Vec<Resource> = found.into_iter().flatten().collect();
         let is_gone = |resource: &&Resource| !found.iter().any(|other| other.is_same_thing(resource));
         let gone: Vec<&Resource> = part.made.iter().filter(is_gone).collect();
@@ -288,7 +294,7 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The namespace of an endpoint, if it is still there.
-    fn namespace_of(&self, state: &EndpointState) -> Option<K::Netns> {
+    pub(super) fn namespace_of(&self, state: &EndpointState) -> Option<K::Netns> {
         self.still_there(&state.endpoint.container)
     }
 
@@ -368,7 +374,13 @@ pub(super) fn cannot_look(refusal: crate::kernel::Refusal) -> Error {
     Error::kernel("look at the host", refusal)
 }
 
-fn part_of(state: EndpointState) -> Part {
+/// As `check` shows it: a firewall that is not whole is one difference, not two.
+fn seen(part: &Part, mut plan: Plan) -> Vec<Difference> {
+    plan.steps.retain(|step| *step != Step::Remove(Resource::Firewall));
+    differences(part, plan)
+}
+
+pub(super) fn part_of(state: EndpointState) -> Part {
     Part {
         of: format!("container {} on network {}", state.endpoint.container.name, state.network),
         made: state.made,
