@@ -106,11 +106,23 @@ impl<'a> Run<'a> {
             Place::Host => self.linux.host(),
             Place::Container => {
                 if self.container.is_none() {
-                    self.container = Some(self.netns()?.inside(Route::open)??);
+                    self.inside(|| Ok(()))?;
                 }
                 self.container.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
             }
         }
+    }
+
+    /// Works inside the container's namespace; the first visit also opens the socket that later messages go through.
+    fn inside(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let netns = self.netns()?;
+        let container = &mut self.container;
+        netns.inside(|| {
+            if container.is_none() {
+                *container = Some(Route::open()?);
+            }
+            work()
+        })?
     }
 
     fn failed(&self, at: usize, refusal: Refusal) -> Failed {
@@ -254,9 +266,8 @@ impl<'a> Run<'a> {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
                     self.flush()?;
-                    let applied =
-                        self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
-                    applied.map_err(|refusal| self.failed(at, refusal))?;
+                    self.inside(|| sysctl::apply(link, *setting))
+                        .map_err(|refusal| self.failed(at, refusal))?;
                 }
             },
             Resource::Address { place, link, address } => {
