@@ -24,6 +24,7 @@ mod many;
 mod naive;
 mod publish;
 mod run;
+mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         bridge::TESTS,
         publish::TESTS,
         limits::TESTS,
+        services::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,

@@ -64,6 +64,9 @@ impl<K: Kernel> Rnet<K> {
             let steps = plan.steps.into_iter().filter(|step| *step != Step::Remove(Resource::Firewall));
             differences.extend(steps.map(|step| Difference { of: part.of.clone(), step }));
         }
+        if only.is_empty() {
+            differences.extend(self.shared_differences()?);
+        }
         Ok(differences)
     }
 
@@ -91,6 +94,7 @@ impl<K: Kernel> Rnet<K> {
             }
             mended.extend(plan.steps.into_iter().map(|step| Difference { of: part.of.clone(), step }));
         }
+        mended.extend(self.mend_shared()?);
         Ok(mended)
     }
 

@@ -10,6 +10,7 @@ mod keep;
 mod life;
 mod networks;
 mod ports;
+mod services;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,7 @@ pub(super) struct Element {
 }
 
 impl Element {
-    fn in_set(family: u8, set: &'static str, key: Vec<u8>) -> Self {
+    pub(super) fn in_set(family: u8, set: &'static str, key: Vec<u8>) -> Self {
         Self { family, set, key, key_end: None, value: None, jump: None }
     }
 
@@ -159,6 +159,43 @@ pub(super) fn of_publication(publication: &Publication) -> Vec<Element> {
     list
 }
 
+/// A slot of a port that several share, without its value.
+pub(super) fn slot(port: &Publication, number: u32) -> Element {
+    let set = if port.host.is_ipv6() { "spread6" } else { "spread4" };
+    let key = Key::new().address(port.host).protocol(port.protocol).port(port.host_ports.first);
+    // In the machine's own order, as the kernel counts.
+    Element::in_set(INET, set, key.bytes(&number.to_ne_bytes()).0)
+}
+
+/// What a slot of this member holds.
+pub(super) fn target_of(member: &Publication) -> Vec<u8> {
+    Key::new().address(member.target).port(member.target_ports.first).0
+}
+
+/// The sets in which a port that several share may have elements.
+pub(super) fn sets_of_shared(port: &Publication) -> [&'static str; 5] {
+    if port.host.is_ipv6() {
+        ["spread6", "gateway6", "container6", "port6", "loopback6"]
+    } else {
+        ["spread4", "gateway4", "container4", "port4", "loopback4"]
+    }
+}
+
+/// Whether an element is of this port, whoever shares it.
+pub(super) fn is_of_shared(element: &Element, port: &Publication) -> bool {
+    let host = port.host_ports.first;
+    if element.set.starts_with("spread") {
+        let key = Key::new().address(port.host).protocol(port.protocol).port(host).0;
+        return element.key.starts_with(&key);
+    }
+    let Some((address, _)) = loopback_address(port) else { return false };
+    let end = Key::new().port(host).protocol(port.protocol).0;
+    let address = Key::new().address(address).0;
+    // Back from the container the key has its address, and the value is the one that the host asked for.
+    let whose = if element.set.starts_with("loopback") { element.value.as_ref() } else { Some(&element.key) };
+    element.key.ends_with(&end) && whose.is_some_and(|whose| whose.starts_with(&address))
+}
+
 fn translated(publication: &Publication, host: u16, target: u16) -> Option<Element> {
     let (address, protocol) = (publication.host, publication.protocol);
     let value = Key::new().address(publication.target).port(target).0;
@@ -210,7 +247,7 @@ fn loopback_address(publication: &Publication) -> Option<(IpAddr, IpAddr)> {
     Some((address, gateway))
 }
 
-fn loopback(publication: &Publication, host: u16, target: u16) -> Vec<Element> {
+pub(super) fn loopback(publication: &Publication, host: u16, target: u16) -> Vec<Element> {
     let Some((address, gateway)) = loopback_address(publication) else { return Vec::new() };
     let protocol = publication.protocol;
     let asked = || Key::new().address(address).port(host).protocol(protocol).0;
