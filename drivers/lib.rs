@@ -27,6 +27,7 @@ pub mod resource;
 pub mod service;
 
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Name, Network, Pool};
 pub use options::BadOption;
@@ -72,6 +73,24 @@ pub trait Driver: Sync {
     /// # Errors
     /// As [`check`](Driver::check), for the endpoint's own options too.
     fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption>;
+
+    /// The addresses at which the agent answers the network's containers, and the link on which they ask; nothing
+    /// where the network gives no names.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check).
+    fn names(&self, _network: &Network) -> Result<Option<Names>, BadOption> {
+        Ok(None)
+    }
+}
+
+/// Where a network's containers ask for names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The link of the host on which they ask, and the only one on which they are answered.
+    pub link: InterfaceName,
+    /// The host's addresses there, which are the containers' name servers: one a family at most.
+    pub servers: Vec<IpAddr>,
 }
 
 /// Every driver, in the order in which they are listed to people.

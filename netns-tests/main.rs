@@ -6,6 +6,7 @@
 //!
 //! Run all: `cargo test --test netns`. Run one: `cargo test --test netns -- publish::tcp_from_the_lan`.
 
+mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

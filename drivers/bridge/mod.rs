@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 pub use settings::{EndpointSettings, GatewayMode, Settings};
 
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place,
+    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Names, Network, Place,
     PortRange, Publication, Resource, Setting, bandwidth,
 };
 
@@ -99,6 +99,14 @@ impl Driver for Bridge {
         });
         list.push(Resource::Up { place: Place::Host, link: port });
         Ok(list)
+    }
+
+    fn names(&self, network: &Network) -> Result<Option<Names>, BadOption> {
+        let settings = Settings::of(network)?;
+        let servers: Vec<IpAddr> =
+            gateway_addresses(network, &settings).iter().map(|address| address.ip()).collect();
+        let named = settings.dns && !servers.is_empty();
+        Ok(named.then_some(Names { link: settings.device, servers }))
     }
 }
 

@@ -48,7 +48,7 @@ impl fmt::Display for GatewayMode {
     }
 }
 
-static NETWORK_OPTIONS: [Known; 12] = [
+static NETWORK_OPTIONS: [Known; 13] = [
     Known { long: "com.docker.network.bridge.name", short: "name" },
     Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
     Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
@@ -61,6 +61,7 @@ static NETWORK_OPTIONS: [Known; 12] = [
     Known { long: "rnet.bridge.spoof_check", short: "spoof-check" },
     Known { long: "rnet.bridge.conn_limit", short: "conn-limit" },
     Known { long: "rnet.bridge.conn_max", short: "conn-max" },
+    Known { long: "rnet.dns", short: "dns" },
 ];
 
 static ENDPOINT_OPTIONS: [Known; 7] = {
@@ -93,6 +94,8 @@ pub struct Settings {
     pub connection_rate: Option<Pace>,
     /// How many connections one address may have to one port at the same time.
     pub most_connections: Option<u32>,
+    /// Members find each other by name. Never on `bridge`, as in Docker.
+    pub dns: bool,
 }
 
 impl Settings {
@@ -143,6 +146,7 @@ impl Settings {
                 "it must be a number up to 1000000 per second, minute, hour or day: 10/second",
             )?,
             most_connections: most(&options, "conn-max")?,
+            dns: options.switch("dns", true)? && network.name.as_str() != "bridge",
         })
     }
 

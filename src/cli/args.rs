@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Purge,
     /// Make the networks that are defined, as after a reboot
     Restore,
+    /// Be there for what needs somebody: names of containers. Starts by itself where a network needs it
+    Agent(Agent),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -460,6 +462,22 @@ pub(crate) struct Gc {
     /// Print what would be taken back, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Agent {
+    /// Stay in the foreground until SIGTERM, and log to stderr
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Print how the agent is, as JSON; exit code 1 if there is none
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) status: bool,
+    /// End the agent, leaving the kernel as it is
+    #[arg(long, conflicts_with_all = ["foreground", "status"])]
+    pub(crate) stop: bool,
+    /// Be a part of an agent that is heard on standard input
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
+    pub(crate) part: Option<String>,
 }
 
 #[derive(ClapArgs, Debug)]
