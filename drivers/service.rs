@@ -172,7 +172,7 @@ mod tests {
         let member = |(number, weight): (usize, &u8)| Publication {
             host: [0, 0, 0, 0].into(),
             host_ports: PortRange::one(80),
-            target: [10, 0, 0, number as u8 + 2].into(),
+            target: [10, 0, (number / 250) as u8, (number % 250) as u8 + 2].into(),
             target_ports: PortRange::one(8080),
             protocol: Protocol::Tcp,
             gateway: None,

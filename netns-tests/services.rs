@@ -71,7 +71,7 @@ fn weights_are_kept(lab: &Lab) {
     member(lab, "bridge", "light", "web");
     member(lab, "bridge", "heavy", "web,weight=3");
     let count = |address: &str| -> usize {
-        let line = format!("nft list map inet rnet spread4 | grep -o ': {address} \\. 80' | wc -l");
+        let line = format!("nft list map inet rnet spread4_any | grep -o ': {address} \\. 80' | wc -l");
         lab.sh(&line).ok().text().trim().parse().expect("a number")
     };
     assert_eq!([count("172.17.0.2"), count("172.17.0.3")], [65, 191]);
@@ -271,8 +271,8 @@ fn services_are_found_and_mended(lab: &Lab) {
     );
     drop(dry);
     for damage in [
-        "nft flush map inet rnet spread4",
-        "nft delete element inet rnet spread4 '{ 0.0.0.0 . tcp . 8080 . 0x00000007 }'",
+        "nft flush map inet rnet spread4_any",
+        "nft delete element inet rnet spread4_any '{ tcp . 8080 . 0x00000007 }'",
         "nft flush map inet rnet container4",
         "nft flush ruleset",
     ] {

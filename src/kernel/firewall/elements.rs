@@ -161,10 +161,15 @@ pub(super) fn of_publication(publication: &Publication) -> Vec<Element> {
 
 /// A slot of a port that several share, without its value.
 pub(super) fn slot(port: &Publication, number: u32) -> Element {
-    let set = if port.host.is_ipv6() { "spread6" } else { "spread4" };
-    let key = Key::new().address(port.host).protocol(port.protocol).port(port.host_ports.first);
     // In the machine's own order, as the kernel counts.
-    Element::in_set(INET, set, key.bytes(&number.to_ne_bytes()).0)
+    let key = shared_port(port).bytes(&number.to_ne_bytes()).0;
+    Element::in_set(INET, sets_of_shared(port)[0], key)
+}
+
+/// How the keys of all its slots begin.
+fn shared_port(port: &Publication) -> Key {
+    let key = if port.host.is_unspecified() { Key::new() } else { Key::new().address(port.host) };
+    key.protocol(port.protocol).port(port.host_ports.first)
 }
 
 /// What a slot of this member holds.
@@ -174,10 +179,22 @@ pub(super) fn target_of(member: &Publication) -> Vec<u8> {
 
 /// The sets in which a port that several share may have elements.
 pub(super) fn sets_of_shared(port: &Publication) -> [&'static str; 5] {
-    if port.host.is_ipv6() {
-        ["spread6", "gateway6", "container6", "port6", "loopback6"]
+    let slots = match (port.host.is_ipv6(), port.host.is_unspecified()) {
+        (false, false) => "spread4",
+        (true, false) => "spread6",
+        (false, true) => "spread4_any",
+        (true, true) => "spread6_any",
+    };
+    let [gateway, container, target, loopback] = loopback_sets(port.host.is_ipv6());
+    [slots, gateway, container, target, loopback]
+}
+
+/// The maps for single ports of the host's loopback.
+fn loopback_sets(ipv6: bool) -> [&'static str; 4] {
+    if ipv6 {
+        ["gateway6", "container6", "port6", "loopback6"]
     } else {
-        ["spread4", "gateway4", "container4", "port4", "loopback4"]
+        ["gateway4", "container4", "port4", "loopback4"]
     }
 }
 
@@ -185,8 +202,7 @@ pub(super) fn sets_of_shared(port: &Publication) -> [&'static str; 5] {
 pub(super) fn is_of_shared(element: &Element, port: &Publication) -> bool {
     let host = port.host_ports.first;
     if element.set.starts_with("spread") {
-        let key = Key::new().address(port.host).protocol(port.protocol).port(host).0;
-        return element.key.starts_with(&key);
+        return element.key.starts_with(&shared_port(port).0);
     }
     let Some((address, _)) = loopback_address(port) else { return false };
     let end = Key::new().port(host).protocol(port.protocol).0;
@@ -252,11 +268,7 @@ pub(super) fn loopback(publication: &Publication, host: u16, target: u16) -> Vec
     let protocol = publication.protocol;
     let asked = || Key::new().address(address).port(host).protocol(protocol).0;
     let back = Key::new().address(publication.target).port(host).protocol(protocol).0;
-    let [gateways, containers, ports, loopbacks] = if address.is_ipv6() {
-        ["gateway6", "container6", "port6", "loopback6"]
-    } else {
-        ["gateway4", "container4", "port4", "loopback4"]
-    };
+    let [gateways, containers, ports, loopbacks] = loopback_sets(address.is_ipv6());
     vec![
         entry(gateways, asked(), None, Key::new().address(gateway)),
         entry(containers, asked(), None, Key::new().address(publication.target)),
