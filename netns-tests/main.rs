@@ -10,6 +10,9 @@ mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
+mod cni;
+mod cni_names;
+mod cni_plugin;
 mod command;
 mod concurrency;
 mod forge;
@@ -49,6 +52,8 @@ fn main() -> ExitCode {
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
+        cni::TESTS,
+        cni_names::TESTS,
         sweep::TESTS,
     ])
 }

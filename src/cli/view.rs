@@ -82,6 +82,7 @@ pub(super) fn endpoint(state: &EndpointState) -> Value {
         "Ports": ports(&endpoint.ports),
         "Interface": endpoint.interface,
         "NetNS": endpoint.container.netns,
+        "Owner": state.owner,
     });
     let service = endpoint.ports.iter().find_map(|port| port.service.as_ref());
     if let (Some(share), Some(shown)) = (service, shown.as_object_mut()) {

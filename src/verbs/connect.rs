@@ -10,7 +10,7 @@ use rnetkit_drivers::{
 
 use super::{Rnet, disconnect::Rest};
 use crate::{
-    container_ref::ContainerRef,
+    container_ref::{ContainerRef, Means},
     error::Error,
     kernel::Kernel,
     plan::Plan,
@@ -35,6 +35,8 @@ pub struct Connect {
     pub container: ContainerRef,
     /// The process of the container, where `rnet run` started it, and its id.
     pub process: Option<(u32, rnetkit_drivers::Id)>,
+    /// The namespace file, where the container's name does not lead to it: an orchestrator tells it.
+    pub netns: Option<std::path::PathBuf>,
     /// A static IPv4 address.
     pub ip: Option<IpAddr>,
     /// A static IPv6 address.
@@ -67,6 +69,7 @@ impl Connect {
             network: network.into(),
             container,
             process: None,
+            netns: None,
             ip: None,
             ip6: None,
             mac: None,
@@ -280,14 +283,19 @@ impl<K: Kernel> Rnet<K> {
             None => self.process_of(&wanted.container)?,
         };
         let process = started.map(|(pid, _)| pid);
-        let (netns, path) = wanted.container.open(process, &self.kernel)?;
+        let (netns, path) = match &wanted.netns {
+            Some(path) => wanted.container.open_at(path.clone(), &self.kernel)?,
+            None => wanted.container.open(process, &self.kernel)?,
+        };
         let key = wanted.container.key();
         let (device, inode) = self.kernel.identity(&netns);
         let id = match started {
             Some((_, id)) => id,
-            None => match self.store.endpoints_of(&key)?.first() {
-                Some(other) => other.endpoint.container.id,
-                None => super::new_id()?,
+            None => match (self.store.endpoints_of(&key)?.first(), &wanted.container.means) {
+                (Some(other), _) => other.endpoint.container.id,
+                // An orchestrator's id stays what it is, where it has the form of one.
+                (None, Means::Cni(id)) => id.parse().or_else(|_| super::new_id())?,
+                (None, _) => super::new_id()?,
             },
         };
         let name = wanted.container.name();

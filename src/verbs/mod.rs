@@ -9,6 +9,7 @@ mod doctor;
 mod keep;
 mod life;
 mod networks;
+mod owned;
 mod ports;
 mod services;
 #[cfg(test)]
