@@ -10,6 +10,9 @@ mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
+mod cni;
+mod cni_names;
+mod cni_plugin;
 mod command;
 mod concurrency;
 mod forge;
@@ -25,6 +28,7 @@ mod many;
 mod naive;
 mod publish;
 mod run;
+mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         bridge::TESTS,
         publish::TESTS,
         limits::TESTS,
+        services::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
+        cni::TESTS,
+        cni_names::TESTS,
         sweep::TESTS,
     ])
 }

@@ -9,7 +9,9 @@ mod doctor;
 mod keep;
 mod life;
 mod networks;
+mod owned;
 mod ports;
+mod services;
 #[cfg(test)]
 mod tests;
 
