@@ -29,6 +29,7 @@ mod naive;
 mod publish;
 mod records;
 mod run;
+mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         bridge::TESTS,
         publish::TESTS,
         limits::TESTS,
+        services::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,

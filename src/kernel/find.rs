@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{InterfaceName, MacAddress, Member, Network, Place, Publication, Resource};
+use rnetkit_drivers::{Balanced, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource};
 
 use super::{
     Linux, Netns, Refusal, address,
@@ -91,6 +91,7 @@ pub(super) fn find_in(
                 let limits = Limits { link, rate: *rate, most: *most };
                 firewall.is_whole()? && firewall.is_limited(&limits)?
             }
+            Resource::Balanced(port) => firewall.is_whole()? && firewall.is_balanced(port)?,
             Resource::Published(publication) => {
                 firewall.is_whole()? && firewall.has_published(publication)?
             }
@@ -183,8 +184,13 @@ impl<'a> Firewall<'a> {
     }
 }
 
-/// Limits are few: they are asked for.
+/// Limits and shared ports are few: they are asked for.
 impl Firewall<'_> {
+    fn is_balanced(&mut self, port: &Balanced) -> Result<bool, Refusal> {
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::balance::is_set(nft, &table, port)
+    }
+
     fn is_limited(&mut self, limits: &Limits<'_>) -> Result<bool, Refusal> {
         let (nft, table) = self.linux.finding_firewall()?;
         firewall::is_limited(nft, &table, limits)

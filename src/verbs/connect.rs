@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{
-    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource,
+    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource, Share,
     bridge::{self, EndpointSettings, Settings},
 };
 
@@ -47,6 +47,8 @@ pub struct Connect {
     pub interface: Option<InterfaceName>,
     /// Ports to publish.
     pub ports: Vec<PortMapping>,
+    /// The service that shares their host ports.
+    pub service: Option<Share>,
     /// Other names of the container.
     pub aliases: Vec<String>,
     /// Higher wins when the gateway is chosen.
@@ -73,6 +75,7 @@ impl Connect {
             mac: None,
             interface: None,
             ports: Vec::new(),
+            service: None,
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
@@ -186,7 +189,7 @@ impl<K: Kernel> Rnet<K> {
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
             let error = match self.kernel.apply(&plan, Some(&target.netns)) {
-                Ok(()) => match self.commit(&pending, others) {
+                Ok(()) => match self.join(&pending, others) {
                     Ok(()) => return Ok(Connected { network: network.clone(), endpoint, plan }),
                     Err(error) => {
                         let left = self.kernel.settle(&plan.undo(plan.steps.len()), Some(&target.netns));
@@ -322,7 +325,7 @@ impl<K: Kernel> Rnet<K> {
         state.endpoint.gateways = self.gateways(&network, &state.endpoint, &others)?.0;
         state.made = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
         let (before, after) = self.with_gateways(&network, &state, &others)?;
-        let plan = up.then(Plan::between(&before, &after));
+        let plan = up.then(Plan::between(&before, &after)).then(self.join_plan(&state)?);
         Ok(Connected { network, endpoint: state.endpoint, plan })
     }
 
@@ -415,7 +418,7 @@ impl<K: Kernel> Rnet<K> {
     /// Gives back what was reserved before a failure. The caller holds the network's lock.
     fn let_go(&mut self, state: &EndpointState, network: &Network, error: Error) -> Error {
         let given_back = self.release_addresses(network, &state.endpoint, Rest::No);
-        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports, Rest::No)) {
+        match given_back.and_then(|()| self.release_ports(&state.endpoint, Rest::No)) {
             Ok(()) => error,
             Err(also) => also,
         }
@@ -440,7 +443,7 @@ impl<K: Kernel> Rnet<K> {
         Ok((before, after))
     }
 
-    fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
         if !others.is_empty()
             && let Some(made) = self.store.network_state(&pending.state.endpoint.network)?
         {

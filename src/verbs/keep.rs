@@ -98,6 +98,7 @@ impl<K: Kernel> Rnet<K> {
         }
         if only.is_empty() {
             let host = |what| Difference { of: "host".to_owned(), what };
+            differences.extend(self.shared_differences()?);
             differences.extend(self.strays()?.into_iter().map(What::Stray).map(host));
             differences.extend(self.store.set_aside()?.into_iter().map(What::SetAside).map(host));
         }
@@ -123,6 +124,7 @@ impl<K: Kernel> Rnet<K> {
         for part in busy {
             mended.extend(self.mend_when_free(&part)?);
         }
+        mended.extend(self.mend_shared()?);
         let strays = self.take_back_strays()?;
         let host = |what| Difference { of: "host".to_owned(), what };
         mended.extend(strays.into_iter().map(What::Stray).map(host));

@@ -11,6 +11,7 @@ mod life;
 mod networks;
 mod owned;
 mod ports;
+mod services;
 mod strays;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 
 use rnetkit_drivers::{Network, Pool, Resource};
 
-use super::{Rnet, keep::cannot_look};
+use super::{Rnet, keep::cannot_look, services::balanced};
 use crate::{
     error::Error,
     ipam,
@@ -63,8 +63,9 @@ impl<K: Kernel> Rnet<K> {
             return Ok(None);
         }
         let networks = self.store.network_states()?.into_iter().flat_map(|state| state.made);
-        let endpoints = self.store.every_endpoint()?.into_iter().flat_map(|state| state.made);
-        Ok(Some(networks.chain(endpoints).collect()))
+        let endpoints = self.store.every_endpoint()?;
+        let shared = balanced(&endpoints);
+        Ok(Some(networks.chain(endpoints.into_iter().flat_map(|state| state.made)).chain(shared).collect()))
     }
 
     /// Records of what was made that were damaged and set aside are made again, where what is defined and the endpoints'

@@ -82,7 +82,11 @@ impl Contents {
     /// The elements that none of these resources stands for.
     pub(in super::super) fn strays(&self, wanted: &[Resource]) -> Vec<StrayElement> {
         let known: HashSet<Element> = wanted.iter().flat_map(of).collect();
-        let unknown = self.elements.values().flat_map(HashMap::values).filter(|e| !known.contains(*e));
+        let shared: Vec<&Publication> = wanted.iter().filter_map(shared).collect();
+        let is_known = |element: &&Element| {
+            known.contains(*element) || shared.iter().any(|port| elements::is_of_shared(element, port))
+        };
+        let unknown = self.elements.values().flat_map(HashMap::values).filter(|element| !is_known(element));
         let mut list: Vec<StrayElement> = unknown.cloned().map(StrayElement).collect();
         list.sort_by_cached_key(ToString::to_string);
         list
@@ -95,6 +99,14 @@ fn of(resource: &Resource) -> Vec<Element> {
         Resource::Member(member) => elements::of_member(member),
         Resource::Published(publication) => elements::of_publication(publication),
         _ => Vec::new(),
+    }
+}
+
+/// A port that several containers share: which of them its slots lead to is looked at elsewhere.
+fn shared(resource: &Resource) -> Option<&Publication> {
+    match resource {
+        Resource::Balanced(port) => port.port(),
+        _ => None,
     }
 }
 
@@ -178,7 +190,7 @@ fn read_set(
     let mut body = Attributes::default();
     body.text(1, table.as_str()).text(2, &set.name);
     let mut found = HashMap::new();
-    for message in nft.list_within(message::GET_ELEMENT, set.family, &body)? {
+    for message in nft.list_of(message::GET_ELEMENT, set.family, &body)? {
         let lists = NlasIterator::new(&message).flatten().filter(|nla| nla.kind() == ELEMENTS);
         for list in lists {
             let read =

@@ -274,12 +274,12 @@ impl Nft {
 
     /// Asks for all of a kind.
     pub(super) fn list(&mut self, kind: u16, family: u8) -> Result<Vec<Vec<u8>>, Refusal> {
-        self.list_within(kind, family, &Attributes::default())
+        self.list_of(kind, family, &Attributes::default())
     }
 
-    /// Asks for all of a kind within what the body names. A list that another program's transaction tore is asked for
-    /// again; where none is whole, that is an error, and not a list with holes.
-    pub(super) fn list_within(
+    /// Asks for all of a kind that is in what the body names. A list that another program's transaction tore is asked
+    /// for again; where none is whole, that is an error, and not a list with holes.
+    pub(super) fn list_of(
         &mut self,
         kind: u16,
         family: u8,
