@@ -359,6 +359,13 @@ impl Lab {
         place
     }
 
+    /// The namespace of that name that the test made.
+    #[track_caller]
+    pub fn known(&self, name: &str) -> Place {
+        let list = self.namespaces.borrow();
+        list.iter().find(|place| place.name == name).cloned().expect("a namespace of the test")
+    }
+
     /// Deletes a namespace, as `ip netns del` does.
     #[track_caller]
     pub fn delete_namespace(&self, place: &Place) {

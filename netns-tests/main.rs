@@ -8,6 +8,7 @@
 
 mod agent;
 mod attacks;
+mod audit;
 mod bad_input;
 mod bridge;
 mod cni;
@@ -15,6 +16,7 @@ mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod events;
 mod forge;
 mod harness;
 mod inspect;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         records::TESTS,
+        events::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,

@@ -35,6 +35,7 @@ pub mod config;
 pub mod container;
 pub mod container_ref;
 pub mod error;
+pub mod events;
 pub mod ipam;
 pub mod kernel;
 pub mod page;

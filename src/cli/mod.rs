@@ -5,6 +5,7 @@ mod args;
 mod cni;
 mod completions;
 mod containers;
+mod events;
 mod filter;
 mod keep;
 mod network;
@@ -145,6 +146,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
+        Command::Events(args) => return events::events(&context, &args),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
         Command::Agent(args) => return agent::run(&context, &args, out),

@@ -241,18 +241,18 @@ pub(super) fn foreign_chains(nft: &mut Nft) -> Result<Vec<ForeignChain>, Refusal
 }
 
 /// The value of an attribute.
-fn value(body: &[u8], kind: u16) -> Option<Vec<u8>> {
+pub(super) fn value(body: &[u8], kind: u16) -> Option<Vec<u8>> {
     let mut attributes = netlink_packet_core::NlasIterator::new(body).flatten();
     attributes.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec())
 }
 
 /// A number in network order.
-fn word(value: &[u8]) -> Option<u32> {
+pub(super) fn word(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
 }
 
 /// A text without its closing NUL.
-fn text(body: &[u8], kind: u16) -> String {
+pub(super) fn text(body: &[u8], kind: u16) -> String {
     let text =
         value(body, kind).map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
     text.trim_end_matches('\0').to_owned()
