@@ -125,7 +125,11 @@ impl Records {
             let container = &endpoint["container"];
             let place = Place::new(&text(&container["name"]), text(&container["netns"]));
             let wanted = text(&endpoint["addresses"][0]);
-            assert_eq!(place.addresses(&text(&endpoint["interface"])), [wanted.clone()], "of {container}");
+            assert_eq!(
+                place.addresses(&text(&endpoint["interface"])),
+                std::slice::from_ref(&wanted),
+                "of {container}"
+            );
             assert!(given.insert(wanted), "an address is given twice: {endpoint}");
         }
     }

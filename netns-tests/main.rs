@@ -11,12 +11,14 @@ mod attacks;
 mod audit;
 mod bad_input;
 mod bridge;
+mod churn;
 mod cni;
 mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
 mod events;
+mod faults;
 mod forge;
 mod harness;
 mod inspect;
@@ -27,6 +29,7 @@ mod keep;
 mod lab;
 mod limits;
 mod many;
+mod model;
 mod naive;
 mod publish;
 mod records;
@@ -53,6 +56,9 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         records::TESTS,
+        faults::TESTS,
+        churn::TESTS,
+        model::TESTS,
         events::TESTS,
         agent::TESTS,
         attacks::TESTS,

@@ -84,6 +84,9 @@ fn hint(error: &Error) -> Option<String> {
             "a container is one of rnet run, a namespace of ip netns add, a path to a namespace file, or pid:NUMBER".to_owned()
         }
         Error::OtherHost { .. } => "each host or namespace needs a --root and --run of its own".to_owned(),
+        Error::Locked { .. } => {
+            "if that process hangs, end it: the next command takes back what it left half-done".to_owned()
+        }
         Error::LinkTaken { .. } => "choose another name with --opt name=...".to_owned(),
         _ => return None,
     })

@@ -24,8 +24,8 @@ const BEGINNING: &[u8] = br#"{"version":1,"#;
 const LONGEST: u64 = 4 << 20;
 /// How the name of a damaged record ends, once it is set aside.
 const DAMAGED: &str = ".damaged";
-/// How long a lock is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a lock is waited for. Whoever holds one does so for milliseconds; on a busy host, for those of many before.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every record begins with.
 #[derive(Serialize)]
@@ -385,10 +385,17 @@ fn holder(file: &File) -> String {
     match pid {
         Some(pid) => {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("process {pid} ({})", crate::error::shown(name.trim()))
+            let stopped = if is_stopped(pid) { ", stopped" } else { "" };
+            format!("process {pid} ({}{stopped})", crate::error::shown(name.trim()))
         }
         None => "another process".to_owned(),
     }
+}
+
+/// Whether a process was stopped by a signal: then nothing but another signal will make it let go.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
 }
 
 #[cfg(test)]

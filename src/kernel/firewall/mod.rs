@@ -303,3 +303,11 @@ fn has(nft: &mut Nft, table: &TableName, list: &[Element]) -> Result<bool, Refus
     }
     Ok(true)
 }
+
+/// Any bytes as what nf_tables says, for fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(body: &[u8]) {
+    let _ = names(body);
+    let _ = value(body, 5).and_then(|value| word(&value));
+    contents::read_anything(body);
+}
