@@ -73,6 +73,8 @@ const FAILURES: [(&str, &[&str]); 12] = [
     ("mount", &["EPERM", "ENOMEM"]),
 ];
 
+/// Each of so many calls fails in any case.
+const EACH: usize = 20;
 /// No sweep needs more; one that does not end would be a fault of its own.
 const MOST: usize = 400;
 
@@ -188,7 +190,7 @@ const STOP: Verb = Verb {
         create_blue(lab);
         lab.rn("run -d --name one --network blue -p 8083:80 -- sleep 1000").ok();
     },
-    done: |lab| drop(lab.rn("ps -q").ok().prints("")),
+    done: |lab| assert!(!lab.rn("ps --format {{.Names}}").ok().stdout().contains("one")),
     again: &[],
 };
 
@@ -214,7 +216,9 @@ impl Verb {
     fn kill(&self, lab: &Lab) {
         prepare(lab);
         let mut kills = 0;
+        let mut each = Vec::new();
         for call in WRITES {
+            let before = kills;
             for when in 1..MOST {
                 let inject = format!("inject={call}:signal=SIGKILL:when={when}");
                 let output = self.try_with(lab, call, &inject);
@@ -223,8 +227,9 @@ impl Verb {
                 }
                 kills += 1;
             }
+            each.push(format!("{call} {}", kills - before));
         }
-        println!("sweep: rnet {}: {kills} kills, nothing left", self.words.join(" "));
+        println!("sweep: rnet {}: {kills} kills, nothing left ({})", self.words.join(" "), each.join(", "));
         assert!(kills >= 10, "`rnet {}` was killed {kills} times only", self.words.join(" "));
     }
 
@@ -232,10 +237,14 @@ impl Verb {
     fn fail(&self, lab: &Lab, ways: Ways) {
         prepare(lab);
         let mut failures = 0;
+        let mut each = Vec::new();
         for (call, errors) in FAILURES {
+            let before = failures;
             let all = matches!(ways, Ways::All) || env::var("RNET_SWEEP").is_ok_and(|value| value == "all");
             for error in errors.iter().take(if all { errors.len() } else { 1 }) {
-                for when in 1..MOST {
+                // Of calls that are made often every third is tried, unless all are asked for.
+                let often = (EACH..MOST).step_by(if all { 1 } else { 3 });
+                for when in (1..EACH).chain(often) {
                     let inject = format!("inject={call}:error={error}:when={when}");
                     let output = self.try_with(lab, call, &inject);
                     if !was_hit(lab, "INJECTED") {
@@ -248,8 +257,13 @@ impl Verb {
                     failures += 1;
                 }
             }
+            each.push(format!("{call} {}", failures - before));
         }
-        println!("sweep: rnet {}: {failures} failures, nothing left", self.words.join(" "));
+        println!(
+            "sweep: rnet {}: {failures} failures, nothing left ({})",
+            self.words.join(" "),
+            each.join(", ")
+        );
         assert!(failures >= 10, "`rnet {}` met {failures} failures only", self.words.join(" "));
     }
 
