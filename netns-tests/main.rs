@@ -21,6 +21,7 @@ mod keep;
 mod lab;
 mod many;
 mod naive;
+mod overlay;
 mod publish;
 mod run;
 mod snapshot;
@@ -44,5 +45,6 @@ fn main() -> ExitCode {
         isolation::TESTS,
         ipv6::TESTS,
         sweep::TESTS,
+        overlay::TESTS,
     ])
 }

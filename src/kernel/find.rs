@@ -1,14 +1,19 @@
 //! What exists of a list of resources: the slow path, for checks and repairs.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{InterfaceName, MacAddress, Place, Resource};
+use netlink_packet_route::AddressFamily;
+use rnetkit_drivers::{
+    InterfaceName, MacAddress, Place, Resource,
+    resource::{Tunnel, Uplink},
+};
 
 use super::{
     Linux, Netns, Refusal, address, firewall,
     link::{self, Link},
     netlink::Route,
+    overlay::{self, Entry},
     route, sysctl,
 };
 
@@ -18,7 +23,12 @@ struct Seen {
     links: HashMap<String, Link>,
     addresses: Vec<(u32, IpNetwork)>,
     routes: Vec<route::Route>,
+    /// Who is behind whom: of the bridges, and of both families.
+    entries: [HashMap<Key, Vec<Entry>>; 2],
 }
+
+/// A link, and a hardware or IP address there.
+type Key = (u32, Vec<u8>);
 
 impl Seen {
     fn of(socket: &mut Route) -> Result<Self, Refusal> {
@@ -32,7 +42,7 @@ impl Seen {
         for ipv6 in [false, true] {
             routes.extend(socket.dump(&route::list(ipv6), route::read)?);
         }
-        Ok(Self { links, addresses, routes })
+        Ok(Self { links, addresses, routes, ..Self::default() })
     }
 
     fn index(&self, name: &InterfaceName) -> Option<u32> {
@@ -46,15 +56,21 @@ pub(super) fn find(
     resources: &[Resource],
     netns: Option<&Netns>,
 ) -> Result<Vec<Option<Resource>>, Refusal> {
-    let host = Seen::of(linux.finding_host()?)?;
+    let mut in_sandboxes = HashMap::new();
+    find_inside(linux, resources, netns, &mut in_sandboxes)?;
+    let mut host = Seen::of(linux.finding_host()?)?;
+    if resources.iter().any(|r| matches!(r, Resource::Neighbour { .. } | Resource::Remote { .. })) {
+        host.entries = entries(linux.finding_host()?)?;
+    }
     let inside = match netns {
         Some(netns) => Seen::of(&mut netns.inside(Route::open)??)?,
         None => Seen::default(),
     };
     let mut found = Vec::with_capacity(resources.len());
+    let scope = linux.scope();
     let (nft, table) = linux.finding_firewall()?;
-    let firewalled = firewall::is_whole(nft, &table)?;
-    for wanted in resources {
+    let firewalled = firewall::is_whole(nft, &table, scope)?;
+    for (number, wanted) in resources.iter().enumerate() {
         let seen = if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside } else { &host };
         let is_there = match wanted {
             Resource::Firewall => firewalled,
@@ -84,6 +100,22 @@ pub(super) fn find(
                 found.push(veth(seen, wanted));
                 continue;
             }
+            Resource::Sandbox { .. } | Resource::Inside { .. } | Resource::Tunnel(_) => {
+                found.push(in_sandboxes.remove(&number));
+                continue;
+            }
+            Resource::Uplink(wanted) => {
+                found.push(uplink(&host, wanted, in_sandboxes.remove(&number)));
+                continue;
+            }
+            Resource::Neighbour { .. } => {
+                found.push(neighbour(seen, wanted));
+                continue;
+            }
+            Resource::Remote { .. } => {
+                found.push(remote(seen, wanted));
+                continue;
+            }
             other => is_in(seen, other),
         };
         found.push(is_there.then(|| wanted.clone()));
@@ -97,8 +129,147 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
             seen.index(link).is_some_and(|index| seen.addresses.contains(&(index, *address)))
         }
         Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
+        Resource::Answers { link } => seen.links.get(link.as_str()).is_some_and(|link| link.answers),
         _ => false,
     }
+}
+
+/// What is in sandboxes, each looked at once; by the number in the list.
+fn find_inside(
+    linux: &mut Linux,
+    resources: &[Resource],
+    netns: Option<&Netns>,
+    found: &mut HashMap<usize, Resource>,
+) -> Result<(), Refusal> {
+    let mut sandboxes: Vec<&InterfaceName> = resources.iter().filter_map(sandbox_of).collect();
+    sandboxes.sort();
+    sandboxes.dedup();
+    for sandbox in sandboxes {
+        let own = resources.iter().enumerate().filter(|(_, r)| sandbox_of(r) == Some(sandbox));
+        let own: Vec<(usize, &Resource)> = own.collect();
+        let looked = linux.enter(sandbox, |linux, _| look_inside(linux, &own, netns));
+        match looked {
+            Ok(looked) => found.extend(looked?),
+            Err(refusal) if refusal.is_missing() => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(())
+}
+
+fn sandbox_of(resource: &Resource) -> Option<&InterfaceName> {
+    match resource {
+        Resource::Sandbox { name, .. } => Some(name),
+        Resource::Inside { sandbox, .. } => Some(sandbox),
+        Resource::Tunnel(tunnel) => Some(&tunnel.sandbox),
+        Resource::Uplink(uplink) => Some(&uplink.sandbox),
+        _ => None,
+    }
+}
+
+/// The calling thread is in the sandbox.
+fn look_inside(
+    linux: &mut Linux,
+    wanted: &[(usize, &Resource)],
+    netns: Option<&Netns>,
+) -> Result<Vec<(usize, Resource)>, Refusal> {
+    let (numbers, inner): (Vec<usize>, Vec<Resource>) =
+        wanted.iter().filter_map(|(number, r)| Some((*number, r.inside()?.1.clone()))).unzip();
+    let seen = find(linux, &inner, netns)?;
+    let mut list: Vec<(usize, Resource)> = Vec::new();
+    let links: HashMap<String, Link> = linux
+        .finding_host()?
+        .dump(&link::list(), Link::read)?
+        .into_iter()
+        .map(|link| (link.name.clone(), link))
+        .collect();
+    for (number, resource) in wanted {
+        match resource {
+            Resource::Sandbox { .. } => list.push((*number, (*resource).clone())),
+            Resource::Tunnel(wanted) => list.extend(tunnel(&links, wanted).map(|found| (*number, found))),
+            // The sandbox's end; the host's is looked at on the host.
+            Resource::Uplink(wanted) => {
+                let own = links.get(wanted.peer.as_str());
+                let bridge = own.and_then(|own| links.values().find(|other| other.index == own.master));
+                if bridge.is_some_and(|bridge| bridge.name == wanted.bridge.as_str()) {
+                    list.push((*number, (*resource).clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    for (number, found) in numbers.into_iter().zip(seen) {
+        let sandbox = wanted.iter().find(|(n, _)| *n == number).and_then(|(_, r)| r.inside());
+        if let (Some(found), Some((sandbox, _))) = (found, sandbox) {
+            list.push((number, Resource::Inside { sandbox: sandbox.clone(), what: Box::new(found) }));
+        }
+    }
+    Ok(list)
+}
+
+/// The tunnel, if it is the one; perhaps not as the port that it must be.
+fn tunnel(links: &HashMap<String, Link>, wanted: &Tunnel) -> Option<Resource> {
+    let found = links.get(wanted.name.as_str())?;
+    if found.tunnel != Some((wanted.vni, wanted.port, wanted.local)) || found.group != wanted.group {
+        return None;
+    }
+    let bridge = links.values().find(|link| link.index == found.master).map(|link| link.name.as_str());
+    let right = bridge == Some(wanted.bridge.as_str()) && found.isolated && !found.learning;
+    let bridge = if right { wanted.bridge.clone() } else { wanted.name.clone() };
+    Some(Resource::Tunnel(Tunnel { bridge, mtu: found.mtu, ..wanted.clone() }))
+}
+
+/// The way out of a sandbox: both ends.
+fn uplink(seen: &Seen, wanted: &Uplink, inside: Option<Resource>) -> Option<Resource> {
+    let found = seen.links.get(wanted.name.as_str())?;
+    if found.kind != "veth" || found.group != wanted.group {
+        return None;
+    }
+    let bridge = if inside.is_some() { wanted.bridge.clone() } else { wanted.peer.clone() };
+    let mac = MacAddress(found.mac.clone().try_into().ok()?);
+    let (mtu, alias) = (found.mtu, found.alias.clone());
+    Some(Resource::Uplink(Uplink { mac, bridge, mtu, alias, ..wanted.clone() }))
+}
+
+/// The tables of the bridges and tunnels, and of both families.
+fn entries(socket: &mut Route) -> Result<[HashMap<Key, Vec<Entry>>; 2], Refusal> {
+    let mut tables = [HashMap::new(), HashMap::new()];
+    for entry in socket.dump(&overlay::list(AddressFamily::Bridge), Entry::read)? {
+        tables[0].entry((entry.index, entry.mac.clone())).or_insert_with(Vec::new).push(entry);
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for entry in socket.dump(&overlay::list(family), Entry::read)? {
+            let Some(address) = entry.address else { continue };
+            let key = (entry.index, octets(address));
+            tables[1].entry(key).or_insert_with(Vec::new).push(entry);
+        }
+    }
+    Ok(tables)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Whose hardware address it is now; what is not permanent is not there.
+fn neighbour(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+    let Resource::Neighbour { link, address, .. } = wanted else { return None };
+    let key = (seen.index(link)?, octets(*address));
+    let entry = seen.entries[1].get(&key)?.iter().find(|entry| entry.is_permanent())?;
+    let mac = MacAddress(entry.mac.clone().try_into().ok()?);
+    Some(Resource::Neighbour { link: link.clone(), address: *address, mac })
+}
+
+/// Behind which host it is now; what is missing in one of the two tables is missing.
+fn remote(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+    let Resource::Remote { link, mac, .. } = wanted else { return None };
+    let entries = seen.entries[0].get(&(seen.index(link)?, mac.0.to_vec()))?;
+    entries.iter().find(|entry| entry.is_of_bridge())?;
+    let via = entries.iter().find(|entry| !entry.is_of_bridge())?.address?;
+    Some(Resource::Remote { link: link.clone(), mac: *mac, via })
 }
 
 /// The container's default route of that family, whichever it is.

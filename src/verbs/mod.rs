@@ -8,6 +8,7 @@ mod doctor;
 mod keep;
 mod life;
 mod networks;
+mod overlay;
 mod ports;
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,8 @@ impl Rnet<Linux> {
         let table = store.table()?;
         let kernel =
             Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
-        Ok(Self::new(store, kernel))
+        let sandboxes = store.sandboxes_dir();
+        Ok(Self::new(store, kernel.with_sandboxes(sandboxes)))
     }
 }
 

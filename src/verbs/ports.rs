@@ -5,9 +5,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use rnetkit_drivers::{
-    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, bridge::Settings, port::wildcard,
-};
+use rnetkit_drivers::{Endpoint, Network, PortMapping, PortRange, Protocol, Publication, port::wildcard};
 
 use super::{Connect, Mode, Rnet, disconnect::Rest};
 use crate::{
@@ -269,7 +267,7 @@ fn requests(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Re
 /// endpoint has.
 fn hosts(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<IpAddr>, Error> {
     let has = |ipv6: bool| endpoint.address(ipv6).is_some();
-    let binding = Settings::of(network)?.host_binding;
+    let binding = rnetkit_drivers::settings(network)?.host_binding;
     match mapping.host.or(binding) {
         Some(host) if has(host.is_ipv6()) => Ok(vec![host]),
         Some(host) => Err(Error::Contradiction {
@@ -297,7 +295,7 @@ fn publications(
     network: &Network,
     endpoint: &Endpoint,
 ) -> Vec<Publication> {
-    let settings = Settings::of(network).ok();
+    let settings = rnetkit_drivers::settings(network).ok();
     let one = |host: &IpAddr| {
         let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());
         let family = rnetkit_drivers::Family::of(*host);

@@ -14,6 +14,8 @@ pub(super) enum Type {
     Port,
     Mark,
     Interface,
+    /// A network's number in a VXLAN header: 24 bits.
+    Vni,
 }
 
 impl Type {
@@ -27,6 +29,8 @@ impl Type {
             Self::Port => 13,
             Self::Mark => 19,
             Self::Interface => 41,
+            // `TYPE_INTEGER`, of any length.
+            Self::Vni => 4,
         }
     }
 
@@ -34,6 +38,7 @@ impl Type {
         match self {
             Self::Nfproto | Self::Protocol => 1,
             Self::Port => 2,
+            Self::Vni => 3,
             Self::Ip4 | Self::Mark => 4,
             Self::Mac => 6,
             Self::Ip6 | Self::Interface => 16,
@@ -78,10 +83,10 @@ const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], k
 }
 
 use Kept::{Exactly, ForAWhile, InRanges};
-use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol};
+use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Vni};
 
 /// All of them.
-pub(super) static ALL: [Set; 44] = [
+pub(super) static ALL: [Set; 47] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -126,6 +131,9 @@ pub(super) static ALL: [Set; 44] = [
     ranges("open6", &[Ip6, Protocol, Port]),
     set(INET, "unprotected4", &[Interface]),
     set(INET, "unprotected6", &[Interface]),
+    set(INET, "tunnels", &[Port, Vni]),
+    set(INET, "hosts4", &[Port, Vni, Ip4]),
+    set(INET, "hosts6", &[Port, Vni, Ip6]),
 ];
 
 /// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.
