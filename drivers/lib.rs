@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod bandwidth;
 pub mod bridge;
 mod host;
 pub mod model;
@@ -32,7 +33,7 @@ pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Nam
 pub use options::BadOption;
 pub use overlay::{Peer, RemoteEndpoint};
 pub use port::{PortMapping, PortRange, Protocol, Publication};
-pub use resource::{Family, Member, Place, Resource, Setting};
+pub use resource::{Family, Member, Pace, Place, Resource, Setting};
 
 /// What a network of a driver is able to do; asked before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,24 @@ pub trait Driver: Sync {
     fn paired(&self, _: &Network, _: IpAddr) -> Result<Option<IpAddr>, BadOption> {
         Ok(None)
     }
+
+    /// The addresses at which the agent answers the network's containers, and the link on which they ask; nothing
+    /// where the network gives no names.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check).
+    fn names(&self, _network: &Network) -> Result<Option<Names>, BadOption> {
+        Ok(None)
+    }
+}
+
+/// Where a network's containers ask for names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The link of the host on which they ask, and the only one on which they are answered.
+    pub link: InterfaceName,
+    /// The host's addresses there, which are the containers' name servers: one a family at most.
+    pub servers: Vec<IpAddr>,
 }
 
 /// Every driver, in the order in which they are listed to people.

@@ -106,7 +106,12 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // All digits at once: a path has an id or two, and `{:02x}` of each byte shows in the time of a connect.
+        let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+        let digits: [char; 64] = core::array::from_fn(|at| {
+            digit(if at % 2 == 0 { self.0[at / 2] >> 4 } else { self.0[at / 2] & 15 })
+        });
+        f.write_str(&String::from_iter(digits))
     }
 }
 

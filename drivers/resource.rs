@@ -4,15 +4,82 @@ use alloc::{
     boxed::Box,
     string::{String, ToString},
 };
-use core::{fmt, net::IpAddr};
+use core::{fmt, net::IpAddr, str::FromStr};
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
-    model::{InterfaceName, MacAddress},
+    bandwidth::Bits,
+    model::{InterfaceName, Invalid, MacAddress, serde_as_text},
     port::{PortRange, Protocol, Publication, socket_text},
 };
+
+/// So many in a time: `100/second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pace {
+    /// How many, at least 1.
+    pub count: u32,
+    /// The time.
+    pub unit: Unit,
+}
+
+/// A time in which something is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+}
+
+impl Unit {
+    const ALL: [(Self, &str, u32); 4] = [
+        (Self::Second, "second", 1),
+        (Self::Minute, "minute", 60),
+        (Self::Hour, "hour", 3600),
+        (Self::Day, "day", 86400),
+    ];
+
+    /// Its length in seconds.
+    #[must_use]
+    pub fn seconds(self) -> u32 {
+        Self::ALL.iter().find(|(unit, _, _)| *unit == self).map_or(1, |(_, _, seconds)| *seconds)
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Unit::ALL.iter().find(|(unit, _, _)| *unit == self.unit).map_or("", |(_, name, _)| *name);
+        write!(f, "{}/{name}", self.count)
+    }
+}
+
+impl FromStr for Pace {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let pace = || {
+            let (count, name) = text.split_once('/')?;
+            let digits = count.bytes().all(|digit| digit.is_ascii_digit());
+            let count = count.parse().ok().filter(|count| digits && (1..=1_000_000).contains(count))?;
+            let unit = Unit::ALL.iter().find(|(_, unit, _)| *unit == name)?.0;
+            Some(Self { count, unit })
+        };
+        pace().ok_or_else(|| {
+            Invalid::new(
+                "rate",
+                text,
+                "it must be a number up to 1000000 per second, minute, hour or day: 10/second",
+            )
+        })
+    }
+}
+serde_as_text!(Pace);
 
 /// In whose network namespace a resource is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -240,6 +307,31 @@ pub enum Resource {
         /// The interface group of the host's end.
         group: u32,
     },
+    /// An intermediate functional block: what another link receives can be led through it, and so be held to a rate.
+    Ifb {
+        /// Its name.
+        name: InterfaceName,
+        /// Its interface group.
+        group: u32,
+        /// Whose it is, kept in `ifalias`.
+        alias: String,
+    },
+    /// All that a link receives is led through another link first.
+    Redirect {
+        /// The link.
+        link: InterfaceName,
+        /// The other link.
+        through: InterfaceName,
+    },
+    /// What a link sends is held to a rate: what exceeds it waits, and is dropped when too much waits.
+    Rate {
+        /// The link, on the host.
+        link: InterfaceName,
+        /// Bits per second.
+        rate: u64,
+        /// How many bytes may pass at once.
+        burst: u32,
+    },
     /// How the bridge treats a port.
     Port {
         /// The host's end of the veth pair.
@@ -288,6 +380,15 @@ pub enum Resource {
     },
     /// Membership in a set of the firewall.
     Member(Member),
+    /// How many connections one address may open to one port of the containers of a network: a chain of the firewall.
+    Guarded {
+        /// The bridge.
+        link: InterfaceName,
+        /// New ones in a time.
+        rate: Option<Pace>,
+        /// At the same time.
+        most: Option<u32>,
+    },
     /// A published port, or a range of them.
     Published(Publication),
     /// A network namespace of a network's own, by its name in the run directory.
@@ -350,7 +451,9 @@ impl Resource {
     #[must_use]
     pub fn lives_on(&self) -> Option<(Place, &InterfaceName)> {
         match self {
-            Self::Port { link, .. } => Some((Place::Host, link)),
+            Self::Port { link, .. } | Self::Redirect { link, .. } | Self::Rate { link, .. } => {
+                Some((Place::Host, link))
+            }
             Self::Setting { place, link, .. }
             | Self::Address { place, link, .. }
             | Self::Up { place, link } => Some((*place, link)),
@@ -362,7 +465,9 @@ impl Resource {
             | Self::Forwarding { .. }
             | Self::Bridge { .. }
             | Self::Veth { .. }
+            | Self::Ifb { .. }
             | Self::Member(_)
+            | Self::Guarded { .. }
             | Self::Published(_)
             | Self::Sandbox { .. }
             | Self::Inside { .. }
@@ -408,7 +513,7 @@ impl Resource {
     #[must_use]
     pub fn carries(&self, place: Place, link: &InterfaceName) -> bool {
         match self {
-            Self::Bridge { name, .. } => place == Place::Host && name == link,
+            Self::Bridge { name, .. } | Self::Ifb { name, .. } => place == Place::Host && name == link,
             Self::Veth { name, peer, .. } => match place {
                 Place::Host => name == link,
                 Place::Container => peer == link,
@@ -425,11 +530,13 @@ impl Resource {
             (Self::DefaultRoute { gateway: a, .. }, Self::DefaultRoute { gateway: b, .. }) => {
                 a.is_ipv6() == b.is_ipv6()
             }
-            (Self::Port { link: a, .. }, Self::Port { link: b, .. }) => a == b,
+            (Self::Port { link: a, .. }, Self::Port { link: b, .. })
+            | (Self::Rate { link: a, .. }, Self::Rate { link: b, .. })
+            | (Self::Guarded { link: a, .. }, Self::Guarded { link: b, .. })
+            | (Self::Redirect { link: a, .. }, Self::Redirect { link: b, .. }) => a == b,
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
-            | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. }) => {
-                a == b && x == y
-            }
+            | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
+            | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
             (Self::Inside { sandbox: a, what: x }, Self::Inside { sandbox: b, what: y }) => {
                 a == b && x.is_same_thing(y)
             }
@@ -502,6 +609,11 @@ impl fmt::Display for Resource {
             Self::Veth { name, bridge, peer, mac, mtu, .. } => {
                 write!(f, "veth {name} on {bridge} to {peer} in the container, mac {mac} mtu {mtu}")
             }
+            Self::Ifb { name, .. } => write!(f, "intermediate block {name}"),
+            Self::Redirect { link, through } => write!(f, "what {link} receives goes through {through}"),
+            Self::Rate { link, rate, burst } => {
+                write!(f, "{link} sends at most {} per second, {burst} bytes at once", Bits(*rate))
+            }
             Self::Port { link, isolated, hairpin, pinned, .. } => {
                 let isolated = if *isolated { ", isolated" } else { "" };
                 let hairpin = if *hairpin { ", hairpin" } else { "" };
@@ -516,6 +628,11 @@ impl fmt::Display for Resource {
                 write!(f, "default route via {gateway} on {link} in the container")
             }
             Self::Member(member) => member.fmt(f),
+            Self::Guarded { link, rate, most } => {
+                write!(f, "firewall: to one port behind {link}, one address opens at most")?;
+                rate.iter().try_for_each(|rate| write!(f, " {rate} connections"))?;
+                most.iter().try_for_each(|most| write!(f, " {most} at a time"))
+            }
             Self::Published(publication) => write!(f, "publish {publication}"),
             Self::Sandbox { name, .. } => write!(f, "sandbox {name}"),
             Self::Inside { sandbox, what } => write!(f, "{what}, in sandbox {sandbox}"),

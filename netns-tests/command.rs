@@ -163,6 +163,11 @@ impl Output {
             .unwrap_or_else(|error| panic!("no JSON ({error}) on stdout of {self}"))
     }
 
+    /// What it printed, as JSON, where it ended well.
+    pub fn succeeded_json(&self) -> Option<Value> {
+        self.status.success().then(|| serde_json::from_str(&self.stdout).ok()).flatten()
+    }
+
     fn first_line(&self) -> &str {
         self.stderr.lines().next().unwrap_or_default()
     }

@@ -316,13 +316,30 @@ impl Lab {
         command::run(&mut command)
     }
 
-    /// Runs rnet under `strace` with these options.
+    /// Runs a Python program on the host.
+    #[track_caller]
+    pub fn python(&self, program: &str) -> Output {
+        self.needs("python3");
+        command::run(&mut self.command("python3", &["-c", program]))
+    }
+
+    /// Waits for something that happens by itself, and soon.
+    #[track_caller]
+    pub fn eventually(&self, what: &str, happened: impl Fn() -> bool) {
+        let end = std::time::Instant::now() + command::PATIENCE;
+        while !happened() {
+            assert!(std::time::Instant::now() < end, "{what}: it never came");
+            thread::yield_now();
+        }
+    }
+
+    /// Runs rnet under `strace` with these options. It starts no agent, which `strace` would follow for ever.
     #[track_caller]
     pub fn strace(&self, options: &[&str], words: &[&str]) -> Output {
         self.needs("strace");
         let options: Vec<&str> =
             [&["-f", "-qq", "-o", "/run/lab/strace"], options, &["--", RNET], words].concat();
-        command::run(&mut self.command("strace", &options))
+        command::run(self.command("strace", &options).env("RNET_AGENT", "manual"))
     }
 
     /// Skips the test where a program is not installed.

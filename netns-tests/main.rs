@@ -6,6 +6,7 @@
 //!
 //! Run all: `cargo test --test netns`. Run one: `cargo test --test netns -- publish::tcp_from_the_lan`.
 
+mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
@@ -19,6 +20,7 @@ mod isolation;
 mod itself;
 mod keep;
 mod lab;
+mod limits;
 mod many;
 mod naive;
 mod overlay;
@@ -35,12 +37,14 @@ fn main() -> ExitCode {
         itself::TESTS,
         bridge::TESTS,
         publish::TESTS,
+        limits::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

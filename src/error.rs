@@ -127,6 +127,20 @@ pub enum Error {
         /// `published by container web on network blue`, `in use by nginx (pid 42)`.
         by: String,
     },
+    /// The agent cannot be what it should, or does not do what it should.
+    #[error("the agent: {reason}")]
+    Agent {
+        /// Why.
+        reason: String,
+    },
+    /// The administrator's file makes no sense.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
     /// No port is free.
     #[error("no port is free from {first} to {last}/{protocol}")]
     PortsExhausted {
@@ -353,7 +367,8 @@ impl Error {
             Self::Apply { .. } | Self::Kernel { .. } | Self::Store { .. } | Self::Damaged { .. } => {
                 Kind::Failed
             }
-            Self::Newer { .. } | Self::OtherHost { .. } => Kind::Failed,
+            Self::Newer { .. } | Self::OtherHost { .. } | Self::Agent { .. } => Kind::Failed,
+            Self::Config { .. } => Kind::Invalid,
         }
     }
 
@@ -375,6 +390,12 @@ impl Error {
         } else {
             Self::Kernel { what, reason }
         }
+    }
+
+    /// The agent cannot be what it should.
+    #[must_use]
+    pub fn agent(reason: String) -> Self {
+        Self::Agent { reason }
     }
 
     /// A file could not be read or written.

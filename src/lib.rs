@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `main.rs`, [`cli`] | words in, verbs called, words out |
 //! | [`container`], [`page`] | processes of `rnet run`, and what they serve without a command |
+//! | [`agent`] | the long-running part, for names: a process beside, never on the way of a connect |
 //! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
 //! | [`store`] | what is remembered: the only place that writes files |
 //! | [`ipam`] | which subnet, address, port comes next; pure |
@@ -26,7 +27,9 @@
 //! # }
 //! ```
 
+pub mod agent;
 pub mod cli;
+pub mod config;
 pub mod container;
 pub mod container_ref;
 pub mod error;

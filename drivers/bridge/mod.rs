@@ -10,8 +10,8 @@ pub(crate) use settings::interface_prefix;
 pub use settings::{EndpointSettings, GatewayMode, Settings};
 
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Network, Place,
-    PortRange, Publication, Resource, Setting,
+    Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Names, Network, Place,
+    PortRange, Publication, Resource, Setting, bandwidth,
 };
 
 /// The device of the network `bridge`, which is there without being made.
@@ -53,6 +53,10 @@ impl Driver for Bridge {
         });
         list.extend(link_settings(Place::Host, &link, network.has_family(true)));
         list.extend(firewall_members(network, &settings));
+        if settings.connection_rate.is_some() || settings.most_connections.is_some() {
+            let (rate, most) = (settings.connection_rate, settings.most_connections);
+            list.push(Resource::Guarded { link: link.clone(), rate, most });
+        }
         for address in gateway_addresses(network, &settings) {
             list.push(Resource::Address { place: Place::Host, link: link.clone(), address });
         }
@@ -62,7 +66,7 @@ impl Driver for Bridge {
 
     fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
         let settings = Settings::of(network)?;
-        EndpointSettings::of(endpoint)?;
+        let limits = EndpointSettings::of(endpoint, settings.mtu)?.limits;
         let port = port_name(endpoint);
         let inside = endpoint.interface.clone();
         let mut list = vec![Resource::Veth {
@@ -84,16 +88,26 @@ impl Driver for Bridge {
                 addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
             );
         }
+        let alias = alias(network, Some(endpoint));
+        list.extend(bandwidth::resources(&limits, &port, network.group, &alias, endpoint));
         list.extend(published(endpoint, &settings));
         list.push(Resource::Port {
             link: port.clone(),
-            alias: alias(network, Some(endpoint)),
+            alias,
             isolated: !settings.icc,
             hairpin: !endpoint.ports.is_empty(),
             pinned: settings.spoof_check.then_some(endpoint.mac),
         });
         list.push(Resource::Up { place: Place::Host, link: port });
         Ok(list)
+    }
+
+    fn names(&self, network: &Network) -> Result<Option<Names>, BadOption> {
+        let settings = Settings::of(network)?;
+        let servers: Vec<IpAddr> =
+            gateway_addresses(network, &settings).iter().map(|address| address.ip()).collect();
+        let named = settings.dns && !servers.is_empty();
+        Ok(named.then_some(Names { link: settings.device, servers }))
     }
 }
 

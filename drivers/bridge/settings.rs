@@ -5,7 +5,8 @@ use core::{fmt, net::IpAddr, str::FromStr};
 
 use super::DEFAULT_DEVICE;
 use crate::{
-    BadOption, Endpoint, Family, InterfaceName, Network,
+    BadOption, Endpoint, Family, InterfaceName, Network, Pace,
+    bandwidth::{self, Limits},
     options::{Known, Options},
 };
 
@@ -47,7 +48,7 @@ impl fmt::Display for GatewayMode {
     }
 }
 
-static NETWORK_OPTIONS: [Known; 10] = [
+static NETWORK_OPTIONS: [Known; 13] = [
     Known { long: "com.docker.network.bridge.name", short: "name" },
     Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
     Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
@@ -58,9 +59,15 @@ static NETWORK_OPTIONS: [Known; 10] = [
     Known { long: "com.docker.network.driver.mtu", short: "mtu" },
     Known { long: "com.docker.network.container_iface_prefix", short: "iface-prefix" },
     Known { long: "rnet.bridge.spoof_check", short: "spoof-check" },
+    Known { long: "rnet.bridge.conn_limit", short: "conn-limit" },
+    Known { long: "rnet.bridge.conn_max", short: "conn-max" },
+    Known { long: "rnet.dns", short: "dns" },
 ];
 
-static ENDPOINT_OPTIONS: [Known; 1] = [Known { long: "com.docker.network.endpoint.ifname", short: "ifname" }];
+static ENDPOINT_OPTIONS: [Known; 7] = {
+    let [a, b, c, d, e, f] = bandwidth::OPTIONS;
+    [Known { long: "com.docker.network.endpoint.ifname", short: "ifname" }, a, b, c, d, e, f]
+};
 
 /// The settings of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +90,12 @@ pub struct Settings {
     pub interface_prefix: String,
     /// Ports send with their own addresses only.
     pub spoof_check: bool,
+    /// How many new connections one address may open to one port.
+    pub connection_rate: Option<Pace>,
+    /// How many connections one address may have to one port at the same time.
+    pub most_connections: Option<u32>,
+    /// Members find each other by name. Never on `bridge`, as in Docker.
+    pub dns: bool,
 }
 
 impl Settings {
@@ -124,6 +137,12 @@ impl Settings {
             inhibit_ipv4: options.switch("inhibit-ipv4", false)?,
             interface_prefix,
             spoof_check: options.switch("spoof-check", true)?,
+            connection_rate: options.parsed(
+                "conn-limit",
+                "it must be a number up to 1000000 per second, minute, hour or day: 10/second",
+            )?,
+            most_connections: most(&options, "conn-max")?,
+            dns: options.switch("dns", true)? && network.name.as_str() != "bridge",
         })
     }
 
@@ -166,20 +185,34 @@ fn mode(options: &Options<'_>, network: &Network, name: &str) -> Result<GatewayM
     Ok(mode)
 }
 
+/// A number of connections.
+fn most(options: &Options<'_>, name: &str) -> Result<Option<u32>, BadOption> {
+    let expected = "it must be a number from 1 to 1000000";
+    match options.parsed::<u32>(name, expected)? {
+        Some(number) if !(1..=1_000_000).contains(&number) => Err(options.bad(name, expected)),
+        number => Ok(number),
+    }
+}
+
 /// The settings of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSettings {
     /// The name of the interface in the container, where one is wanted.
     pub interface: Option<InterfaceName>,
+    /// How much the container may receive and send.
+    pub limits: Limits,
 }
 
 impl EndpointSettings {
-    /// The settings of an endpoint.
+    /// The settings of an endpoint of a network with this MTU.
     ///
     /// # Errors
-    /// The first option that is unknown or malformed.
-    pub fn of(endpoint: &Endpoint) -> Result<Self, BadOption> {
-        Self::read(&endpoint.options)
+    /// The first option that is unknown or malformed, or that the network's packets do not fit.
+    pub fn of(endpoint: &Endpoint, mtu: u32) -> Result<Self, BadOption> {
+        let options = Options::read("bridge", &ENDPOINT_OPTIONS, &endpoint.options)?;
+        let settings = Self::from(&options)?;
+        settings.limits.check(&options, mtu)?;
+        Ok(settings)
     }
 
     /// The settings in options as given.
@@ -187,11 +220,14 @@ impl EndpointSettings {
     /// # Errors
     /// The first option that is unknown or malformed.
     pub fn read(given: &alloc::collections::BTreeMap<String, String>) -> Result<Self, BadOption> {
-        let options = Options::read("bridge", &ENDPOINT_OPTIONS, given)?;
+        Self::from(&Options::read("bridge", &ENDPOINT_OPTIONS, given)?)
+    }
+
+    fn from(options: &Options<'_>) -> Result<Self, BadOption> {
         let interface = options.parsed(
             "ifname",
             "it must be an interface name of at most 15 letters, digits, '_', '.' or '-'",
         )?;
-        Ok(Self { interface })
+        Ok(Self { interface, limits: Limits::read(options)? })
     }
 }

@@ -22,8 +22,8 @@ pub use peers::{MOST_BY_HAND, Peer, RemoteEndpoint};
 pub use settings::{MOST_VNI, OWN_ADDRESS, PORT, SMALLEST_VNI, Settings, overhead};
 
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, InterfaceName, MacAddress, Member, Network, Place, Resource,
-    Setting,
+    Abilities, BadOption, Driver, Endpoint, InterfaceName, MacAddress, Member, Names, Network, Place,
+    Resource, Setting, bandwidth,
     bridge::{self, alias, port_name},
     resource::{Tunnel, Uplink},
 };
@@ -100,7 +100,8 @@ impl Driver for Overlay {
     fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
         let settings = Settings::of(network)?;
         settings.check_by_hand(network, endpoint)?;
-        bridge::EndpointSettings::of(endpoint)?;
+        let mtu = settings.mtu()?;
+        let limits = bridge::EndpointSettings::of(endpoint, mtu)?.limits;
         let links = Links::of(network);
         let (port, place) = (port_name(endpoint), Place::Host);
         let ipv6 = network.has_family(true);
@@ -110,7 +111,7 @@ impl Driver for Overlay {
                 bridge: links.bridge.clone(),
                 peer: endpoint.interface.clone(),
                 mac: endpoint.mac,
-                mtu: settings.mtu()?,
+                mtu,
                 group: network.group,
             }),
             links.inside(Resource::Setting { place, link: port.clone(), setting: Setting::Ipv6Off }),
@@ -121,10 +122,16 @@ impl Driver for Overlay {
         let own = endpoint.addresses.iter().map(IpNetwork::ip).chain(ipv6.then(|| endpoint.mac.link_local()));
         let own = own.map(|address| Member::Address { link: port.clone(), address });
         list.extend([pinned].into_iter().chain(own).map(|member| links.inside(Resource::Member(member))));
+        let alias = alias(network, Some(endpoint));
+        let shaped = bandwidth::resources(&limits, &port, network.group, &alias, endpoint);
+        list.extend(shaped.into_iter().map(|resource| match resource.lives_on() {
+            Some((Place::Container, _)) => resource,
+            Some((Place::Host, _)) | None => links.inside(resource),
+        }));
         list.extend(bridge::published(endpoint, &settings.as_bridge(network)));
         list.push(links.inside(Resource::Port {
             link: port.clone(),
-            alias: alias(network, Some(endpoint)),
+            alias,
             isolated: false,
             hairpin: false,
             pinned: Some(endpoint.mac),
@@ -146,6 +153,13 @@ impl Driver for Overlay {
             list.extend(remote.addresses.iter().map(|address| links.known(*address, remote.mac)));
         }
         Ok(list)
+    }
+
+    fn names(&self, network: &Network) -> Result<Option<Names>, BadOption> {
+        let settings = self.settings(network)?;
+        let servers: Vec<IpAddr> =
+            bridge::gateway_addresses(network, &settings).iter().map(IpNetwork::ip).collect();
+        Ok((!servers.is_empty()).then_some(Names { link: settings.device, servers }))
     }
 
     fn paired(&self, network: &Network, address: IpAddr) -> Result<Option<IpAddr>, BadOption> {

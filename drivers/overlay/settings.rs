@@ -140,6 +140,9 @@ impl Settings {
             inhibit_ipv4: false,
             interface_prefix: self.interface_prefix.clone(),
             spoof_check: true,
+            connection_rate: None,
+            most_connections: None,
+            dns: true,
         }
     }
 

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Networks for containers and network namespaces: bridges, addresses, published ports. No daemon.
-#[derive(Parser)]
+#[derive(Parser, Debug)]
 #[command(name = "rnet", version, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -15,38 +15,15 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// The words of `rnet network` alone. clap copies the global options into each subcommand that it knows of, and a
-/// connect should not wait for the copies of the others.
-#[derive(Parser)]
-#[command(name = "rnet", version, max_term_width = 100)]
-struct OfNetwork {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    command: OnlyNetwork,
-}
-
-#[derive(Subcommand)]
-#[command(defer = true)]
-enum OnlyNetwork {
-    /// Manage networks
-    #[command(subcommand)]
-    Network(NetworkCommand),
-}
-
 impl Args {
     /// Reads the words of the command; the first is its own name.
     pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
-        if words.get(1).is_none_or(|word| word != "network") {
-            return Self::try_parse_from(words);
-        }
-        let OfNetwork { global, command: OnlyNetwork::Network(command) } = OfNetwork::try_parse_from(words)?;
-        Ok(Self { global, command: Command::Network(command) })
+        super::quick::read(words).map_or_else(|| Self::try_parse_from(words), Ok)
     }
 }
 
 /// Where rnet keeps what it knows.
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Global {
     /// Network definitions and the host's identity; survives a reboot
     #[arg(
@@ -80,7 +57,7 @@ pub(crate) struct Global {
     pub(crate) log: String,
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Debug)]
 #[command(defer = true)]
 pub(crate) enum Command {
     /// Manage networks
@@ -112,6 +89,8 @@ pub(crate) enum Command {
     Purge,
     /// Make the networks that are defined, as after a reboot
     Restore,
+    /// Be there for what needs somebody: names of containers. Starts by itself where a network needs it
+    Agent(Agent),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page
@@ -132,7 +111,7 @@ impl Command {
     }
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Debug)]
 #[command(defer = true)]
 pub(crate) enum NetworkCommand {
     /// Create a network and print its id
@@ -153,7 +132,7 @@ pub(crate) enum NetworkCommand {
     Prune(Prune),
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Create {
     /// The network's name
     pub(crate) name: String,
@@ -201,7 +180,7 @@ pub(crate) struct Create {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Ls {
     /// Print ids only
     #[arg(short, long)]
@@ -217,7 +196,7 @@ pub(crate) struct Ls {
     pub(crate) format: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Inspect {
     /// Names, ids, or beginnings of ids
     #[arg(required = true, value_name = "NETWORK")]
@@ -230,7 +209,7 @@ pub(crate) struct Inspect {
     pub(crate) verbose: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug, Default)]
 pub(crate) struct Connect {
     /// The network
     pub(crate) network: String,
@@ -271,7 +250,7 @@ pub(crate) struct Connect {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug, Default)]
 pub(crate) struct Disconnect {
     /// The network
     pub(crate) network: String,
@@ -285,7 +264,7 @@ pub(crate) struct Disconnect {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Rm {
     /// Names, ids, or beginnings of ids
     #[arg(required = true, value_name = "NETWORK")]
@@ -298,7 +277,7 @@ pub(crate) struct Rm {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Prune {
     /// Do not ask
     #[arg(short, long)]
@@ -311,13 +290,13 @@ pub(crate) struct Prune {
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Run {
     /// Accepted: the terminal and standard input are the caller's anyway
     #[arg(short, long, hide = true)]
@@ -384,7 +363,7 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Exec {
     /// Accepted: the terminal and standard input are the caller's anyway
     #[arg(short, long, hide = true)]
@@ -408,7 +387,7 @@ pub(crate) struct Exec {
     pub(crate) command: Vec<OsString>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Ps {
     /// Also those that have ended
     #[arg(short, long)]
@@ -424,7 +403,7 @@ pub(crate) struct Ps {
     pub(crate) format: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Stop {
     /// The containers
     #[arg(required = true, value_name = "CONTAINER")]
@@ -434,7 +413,7 @@ pub(crate) struct Stop {
     pub(crate) time: String,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct RmContainers {
     /// The containers
     #[arg(required = true, value_name = "CONTAINER")]
@@ -444,13 +423,13 @@ pub(crate) struct RmContainers {
     pub(crate) force: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Logs {
     /// The container
     pub(crate) container: String,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Port {
     /// The container
     pub(crate) container: String,
@@ -458,28 +437,44 @@ pub(crate) struct Port {
     pub(crate) port: Option<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Check {
     /// Only these networks
     #[arg(value_name = "NETWORK")]
     pub(crate) networks: Vec<String>,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Repair {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Gc {
     /// Print what would be taken back, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Agent {
+    /// Stay in the foreground until SIGTERM, and log to stderr
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Print how the agent is, as JSON; exit code 1 if there is none
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) status: bool,
+    /// End the agent, leaving the kernel as it is
+    #[arg(long, conflicts_with_all = ["foreground", "status"])]
+    pub(crate) stop: bool,
+    /// Be a part of an agent that is heard on standard input
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
+    pub(crate) part: Option<String>,
+}
+
+#[derive(ClapArgs, Debug)]
 pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `rnet check`, `repair`, `gc`, `doctor`, `purge`, `restore`: records and kernel kept in agreement.
 
-use super::{Context, Failure, args, output::Out};
+use super::{Context, Failure, agent, args, output::Out};
 use crate::verbs::Verdict;
 
 /// One line per difference, and exit code 1 if there is any.
@@ -14,6 +14,9 @@ pub(super) fn check(context: &Context, args: &args::Check, mut out: Out) -> Resu
 pub(super) fn repair(context: &Context, args: &args::Repair, out: &mut Out) -> Result<(), Failure> {
     let mut rnet = context.rnet()?;
     let mended = if args.dry_run { rnet.check(&[])? } else { rnet.repair()? };
+    if !args.dry_run && !mended.is_empty() {
+        agent::records_changed(context);
+    }
     mended.iter().for_each(|difference| out.line(&format!("{}: {}", difference.of, difference.step)));
     Ok(())
 }
@@ -34,11 +37,18 @@ pub(super) fn collect(context: &Context, args: &args::Gc, out: &mut Out) -> Resu
 }
 
 pub(super) fn purge(context: &Context) -> Result<(), Failure> {
-    Ok(context.rnet()?.purge()?)
+    context.rnet()?.purge()?;
+    agent::records_changed(context);
+    Ok(())
 }
 
 pub(super) fn restore(context: &Context, out: &mut Out) -> Result<(), Failure> {
-    context.rnet()?.restore()?.iter().for_each(|name| out.line(name));
+    let mut rnet = context.rnet()?;
+    let restored = rnet.restore()?;
+    for name in &restored {
+        agent::network_made(context, &rnet.network(name)?);
+        out.line(name);
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The command line: words in, verbs called, words out. Never touches the kernel or the store itself.
 
+mod agent;
 mod args;
 mod completions;
 mod containers;
@@ -7,6 +8,7 @@ mod filter;
 mod keep;
 mod network;
 mod output;
+mod quick;
 mod run;
 pub mod template;
 mod view;
@@ -20,6 +22,7 @@ use crate::{
     container::watch::Held,
     error::{Error, shown},
     kernel::{Deletion, Linux},
+    store::Store,
     verbs::Rnet,
 };
 
@@ -94,6 +97,11 @@ impl Context {
     pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
         Rnet::open(&self.global.root, &self.global.run, Deletion::Behind)
     }
+
+    /// Their records alone.
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Store::open(&self.global.root, &self.global.run)
+    }
 }
 
 /// Runs the command with these words; the first is its own name.
@@ -137,6 +145,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
+        Command::Agent(args) => return agent::run(&context, &args, out),
         Command::Completions(args) => completions::completions(args.shell, &mut out),
         Command::Man => completions::man(&mut out)?,
     }

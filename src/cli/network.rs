@@ -7,7 +7,7 @@ use rnetkit_drivers::{Invalid, Name};
 use serde_json::{Value, json};
 
 use super::{
-    Context, Failure, args, filter,
+    Context, Failure, agent, args, filter,
     output::{Format, Out, natural},
     template::Template,
     view,
@@ -37,7 +37,10 @@ pub(super) fn create(context: &Context, args: args::Create, out: &mut Out) -> Re
     let wanted = wanted(args)?;
     let (network, plan) = context.rnet()?.create(wanted, mode)?;
     match mode {
-        Mode::Do => out.line(&network.id.to_string()),
+        Mode::Do => {
+            agent::network_made(context, &network);
+            out.line(&network.id.to_string());
+        }
         Mode::Show => show_plan(&plan, out),
     }
     Ok(())
@@ -243,6 +246,7 @@ pub(super) fn connect(context: &Context, args: args::Connect, out: &mut Out) -> 
         show_plan(&connected.plan, out);
         return Ok(());
     }
+    agent::container_connected(context, &connected.network, rnet.made_network());
     if args.format.is_some() {
         let state = rnet.store().endpoint(&connected.network.id, &wanted.container.key())?;
         let shown = state.as_ref().map(view::endpoint).unwrap_or_default();
@@ -296,7 +300,10 @@ pub(super) fn remove(context: &Context, args: &args::Rm, mut out: Out) -> Result
     for reference in &args.networks {
         match rnet.remove(reference, args.force, mode(args.dry_run)) {
             Ok((_, plan)) if args.dry_run => show_plan(&plan, &mut out),
-            Ok(_) => out.line(&shown(reference)),
+            Ok((network, _)) => {
+                agent::network_gone(context, &network);
+                out.line(&shown(reference));
+            }
             Err(Error::NetworkNotFound { .. }) if args.force => {}
             Err(error) => refused = Some(merge(refused, error.into())),
         }
@@ -321,6 +328,7 @@ pub(super) fn prune(context: &Context, args: &args::Prune, out: &mut Out) -> Res
         return Ok(());
     }
     let pruned = rnet.prune(|network| filter::passes(&filters, network, false))?;
+    agent::records_changed(context);
     if !pruned.is_empty() {
         out.line("Deleted Networks:");
         pruned.iter().for_each(|name| out.line(name.as_str()));

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use rnetkit_drivers::{Invalid, MacAddress, Name, PortMapping};
 
-use super::{Context, Failure, args, network, output::Out};
+use super::{Context, Failure, agent, args, network, output::Out};
 use crate::{
     container::{
         SpawnError,
@@ -126,7 +126,7 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
         },
     };
     let watching = rnet.begin_container(&state)?;
-    let running = match prepare(&mut rnet, wanted, &mut state) {
+    let running = match prepare(context, &mut rnet, wanted, &mut state) {
         Ok(running) => running,
         Err(failure) => {
             rnet.end_container(&state, FAILED)?;
@@ -147,6 +147,7 @@ fn end(rnet: &mut Rnet<Linux>, state: &ContainerState, code: u8, watching: Lock)
 
 /// The process exists, then its networks, then it is let go.
 fn prepare(
+    context: &Context,
     rnet: &mut Rnet<Linux>,
     wanted: &Wanted,
     state: &mut ContainerState,
@@ -158,6 +159,9 @@ fn prepare(
     state.netns = namespace.map(|stat| (stat.st_dev, stat.st_ino));
     rnet.update_container(state)?;
     let connected = connect_all(rnet, wanted, &held)?;
+    for one in &connected {
+        agent::container_connected(context, &one.network, rnet.made_network());
+    }
     write_files(rnet, wanted, &connected)?;
     let description = describe(wanted, &connected);
     let is_page = wanted.command.is_empty();

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use rnetkit_drivers::{Network, Publication, bridge::Settings, model::Escaped};
+use rnetkit_drivers::{
+    Network, Publication, bandwidth,
+    bridge::{EndpointSettings, Settings},
+    model::Escaped,
+};
 use serde_json::{Map, Value, json};
 
 use crate::store::EndpointState;
@@ -69,7 +73,7 @@ fn options(network: &Network) -> Value {
 pub(super) fn endpoint(state: &EndpointState) -> Value {
     let endpoint = &state.endpoint;
     let address = |ipv6| endpoint.address(ipv6).map(|address| address.to_string()).unwrap_or_default();
-    json!({
+    let mut shown = json!({
         "Name": endpoint.container.name,
         "EndpointID": endpoint.id,
         "MacAddress": endpoint.mac,
@@ -78,7 +82,14 @@ pub(super) fn endpoint(state: &EndpointState) -> Value {
         "Ports": ports(&endpoint.ports),
         "Interface": endpoint.interface,
         "NetNS": endpoint.container.netns,
-    })
+    });
+    let limits = EndpointSettings::read(&endpoint.options).map(|settings| bandwidth::shown(&settings.limits));
+    let limits: Map<String, Value> =
+        limits.unwrap_or_default().into_iter().map(|(name, value)| (name, json!(value))).collect();
+    if let (false, Some(shown)) = (limits.is_empty(), shown.as_object_mut()) {
+        shown.insert("Limits".to_owned(), Value::Object(limits));
+    }
+    shown
 }
 
 /// Published ports by the container's port: `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`.

@@ -214,6 +214,18 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Holds none back, whatever the caller's caller did: a mask is inherited.
+    pub fn none() {
+        // SAFETY: the set is valid and empty.
+        unsafe {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         // SAFETY: the set is the one that the kernel gave.

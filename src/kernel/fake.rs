@@ -101,7 +101,9 @@ impl Fake {
     fn position(&self, wanted: &Resource, netns: Option<&Identity>) -> Option<usize> {
         let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
         let is_it = |resource: &Resource| match resource {
-            Resource::Bridge { .. } | Resource::Veth { .. } => resource.is_same_thing(wanted),
+            Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. } => {
+                resource.is_same_thing(wanted)
+            }
             _ => resource == wanted,
         };
         self.resources
@@ -219,9 +221,9 @@ impl Fake {
 
     /// Whether the kernel refuses to make one because of the other; `together`: they are in one namespace.
     fn clashes(&self, new: &Resource, old: &Resource, together: bool) -> bool {
-        use Resource::{Address, Bridge, DefaultRoute, Port, Published, Veth};
+        use Resource::{Address, Bridge, DefaultRoute, Ifb, Port, Published, Veth};
         let name = |resource: &Resource| match resource {
-            Bridge { name, .. } | Veth { name, .. } => Some(name.clone()),
+            Bridge { name, .. } | Veth { name, .. } | Ifb { name, .. } => Some(name.clone()),
             _ => None,
         };
         if name(new).is_some_and(|new| name(old) == Some(new)) {
@@ -261,7 +263,7 @@ impl Fake {
             self.drop_sandbox(name);
         }
         let at = self.position(resource, netns).ok_or_else(|| Refusal::new(libc::ENOENT))?;
-        if matches!(resource, Resource::Bridge { .. } | Resource::Veth { .. }) {
+        if matches!(resource, Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. }) {
             self.drop_link(resource);
         } else {
             self.resources.remove(at);
@@ -317,7 +319,7 @@ impl Fake {
 
     /// A link goes, and takes along what lives on it, at either end.
     fn drop_link(&mut self, link: &Resource) {
-        if !matches!(link, Resource::Bridge { .. } | Resource::Veth { .. }) {
+        if !matches!(link, Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. }) {
             return;
         }
         let Some(at) = self.position(link, None) else { return };

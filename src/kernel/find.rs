@@ -14,7 +14,9 @@ use super::{
     link::{self, Link},
     netlink::Route,
     overlay::{self, Entry},
-    route, sysctl,
+    route,
+    shape::{self, Queue},
+    sysctl,
 };
 
 /// What a namespace has.
@@ -68,6 +70,7 @@ pub(super) fn find(
     };
     let mut found = Vec::with_capacity(resources.len());
     let scope = linux.scope();
+    let shaped = Shaped::of(linux.finding_host()?, &host, resources)?;
     let (nft, table) = linux.finding_firewall()?;
     let firewalled = firewall::is_whole(nft, &table, scope)?;
     for (number, wanted) in resources.iter().enumerate() {
@@ -75,6 +78,10 @@ pub(super) fn find(
         let is_there = match wanted {
             Resource::Firewall => firewalled,
             Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
+            Resource::Guarded { link, rate, most } => {
+                let limits = firewall::Limits { link, rate: *rate, most: *most };
+                firewalled && firewall::is_limited(nft, &table, &limits)?
+            }
             Resource::Published(publication) => {
                 firewalled && firewall::is_published(nft, &table, publication)?
             }
@@ -90,6 +97,10 @@ pub(super) fn find(
             }
             Resource::Port { .. } => {
                 found.push(port(seen, wanted));
+                continue;
+            }
+            Resource::Rate { .. } | Resource::Redirect { .. } => {
+                found.push(shaped.find(&host, wanted));
                 continue;
             }
             Resource::Bridge { .. } => {
@@ -128,6 +139,10 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
         Resource::Address { link, address, .. } => {
             seen.index(link).is_some_and(|index| seen.addresses.contains(&(index, *address)))
         }
+        Resource::Ifb { name, group, alias } => seen
+            .links
+            .get(name.as_str())
+            .is_some_and(|link| link.kind == "ifb" && link.group == *group && link.alias == *alias),
         Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
         Resource::Answers { link } => seen.links.get(link.as_str()).is_some_and(|link| link.answers),
         _ => false,
@@ -270,6 +285,62 @@ fn remote(seen: &Seen, wanted: &Resource) -> Option<Resource> {
     entries.iter().find(|entry| entry.is_of_bridge())?;
     let via = entries.iter().find(|entry| !entry.is_of_bridge())?.address?;
     Some(Resource::Remote { link: link.clone(), mac: *mac, via })
+}
+
+/// What links of the host send and receive through; looked at only where somebody asks.
+#[derive(Default)]
+struct Shaped {
+    queues: Vec<Queue>,
+    /// Pairs of indexes: all that the first receives goes through the second.
+    redirected: Vec<(u32, u32)>,
+}
+
+impl Shaped {
+    fn of(socket: &mut Route, host: &Seen, wanted: &[Resource]) -> Result<Self, Refusal> {
+        let mut shaped = Self::default();
+        let is_shape =
+            |resource: &Resource| matches!(resource, Resource::Rate { .. } | Resource::Redirect { .. });
+        if !wanted.iter().any(is_shape) {
+            return Ok(shaped);
+        }
+        shaped.queues = socket.dump(&shape::list(), Queue::read)?;
+        for resource in wanted {
+            let Resource::Redirect { link, .. } = resource else { continue };
+            let Some(index) = host.index(link).filter(|index| shaped.filters(*index)) else { continue };
+            let found = socket.dump(&shape::list_filters(index), shape::redirected_to)?;
+            shaped.redirected.extend(found.into_iter().map(|through| (index, through)));
+        }
+        Ok(shaped)
+    }
+
+    /// Whether filters meet what the link receives.
+    fn filters(&self, index: u32) -> bool {
+        self.queues.contains(&Queue::Ingress { link: index })
+    }
+
+    fn find(&self, host: &Seen, wanted: &Resource) -> Option<Resource> {
+        match wanted {
+            Resource::Rate { link, rate, burst } => {
+                let index = host.index(link)?;
+                let bucket = self.queues.iter().find_map(|queue| match queue {
+                    Queue::Bucket(bucket) if bucket.link == index => Some(bucket),
+                    _ => None,
+                })?;
+                let other = Resource::Rate { link: link.clone(), rate: bucket.bits(), burst: 0 };
+                Some(if bucket.is(*rate, *burst) { wanted.clone() } else { other })
+            }
+            Resource::Redirect { link, through } => {
+                let index = host.index(link).filter(|index| self.filters(*index))?;
+                // A filter that leads elsewhere, or nowhere: it has to go before ours is made.
+                let other = Resource::Redirect { link: link.clone(), through: link.clone() };
+                let mut ways = self.redirected.iter().filter(|(from, _)| *from == index);
+                let right = ways.next().is_some_and(|(_, to)| Some(*to) == host.index(through))
+                    && ways.next().is_none();
+                Some(if right { wanted.clone() } else { other })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The container's default route of that family, whichever it is.

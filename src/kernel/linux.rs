@@ -16,13 +16,13 @@ use super::{
     Failed, Kernel, Known, Netns, Refusal, Underlay, address,
     behind::Deleter,
     conntrack::{self, Change},
-    firewall::{self, Batch, Nft, Outcome, Rejected, Scope, TableName},
+    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, Scope, TableName},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
     netns, overlay, route,
     sandbox::Sandboxes,
-    sysctl,
+    shape, sysctl,
 };
 use crate::plan::{Plan, Step};
 
@@ -272,6 +272,16 @@ impl<'a> Run<'a> {
                 self.request(Place::Host, link::set_alias(index, alias), 0)?;
             }
             Resource::Veth { .. } => self.create_veth(resource)?,
+            Resource::Ifb { name, group, alias } => {
+                self.request(Place::Host, shape::create_ifb(name, *group), link::CREATE)?;
+                let index = self.index(Place::Host, name)?;
+                self.request(Place::Host, link::set_alias(index, alias), 0)?;
+            }
+            Resource::Redirect { link, through } => self.redirect(link, through)?,
+            Resource::Rate { link, rate, burst } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::CREATE)?;
+            }
             Resource::Port { link, alias, isolated, hairpin, pinned } => {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
@@ -305,6 +315,11 @@ impl<'a> Run<'a> {
             Resource::Member(member) => {
                 let (batch, table) = self.batch()?;
                 firewall::add_member(batch, &table, member, at);
+            }
+            Resource::Guarded { link, rate, most } => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                let (batch, table) = self.batch()?;
+                firewall::limit(batch, &table, &limits, at);
             }
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
@@ -372,6 +387,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn redirect(&mut self, link: &InterfaceName, through: &InterfaceName) -> Result<(), Failed> {
+        let (index, through) = (self.index(Place::Host, link)?, self.index(Place::Host, through)?);
+        self.request(Place::Host, shape::add_ingress(index), shape::CREATE)?;
+        self.request(Place::Host, shape::redirect(index, through), shape::CREATE)
+    }
+
     /// Something that is no message: what is collected goes first.
     fn now(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Failed> {
         self.flush()?;
@@ -394,6 +415,10 @@ impl<'a> Run<'a> {
             Resource::Uplink(uplink) => {
                 self.flush()?;
                 self.linux.set_uplink(uplink).map_err(|refusal| self.failed(self.at, refusal))
+            }
+            Resource::Rate { link, rate, burst } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::REPLACE)
             }
             Resource::Veth { name, bridge, .. } => {
                 let index = self.index(Place::Host, name)?;
@@ -428,8 +453,16 @@ impl<'a> Run<'a> {
                     self.now(|| sysctl::forward(*family, false))?;
                 }
             }
-            Resource::Bridge { name, group, .. } | Resource::Veth { name, group, .. } => {
-                self.delete_link(name, *group)?
+            Resource::Bridge { name, group, .. }
+            | Resource::Veth { name, group, .. }
+            | Resource::Ifb { name, group, .. } => self.delete_link(name, *group)?,
+            Resource::Redirect { link, .. } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::delete_ingress(index), 0)?;
+            }
+            Resource::Rate { link, .. } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, shape::delete_rate(index), 0)?;
             }
             Resource::Port { .. } | Resource::Setting { .. } => {}
             Resource::Address { place, link, address } => {
@@ -448,6 +481,11 @@ impl<'a> Run<'a> {
             Resource::Member(member) => {
                 let (batch, table) = self.batch()?;
                 firewall::remove_member(batch, &table, member, at);
+            }
+            Resource::Guarded { link, rate, most } => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                let (batch, table) = self.batch()?;
+                firewall::unlimit(batch, &table, &limits, at);
             }
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
@@ -533,7 +571,9 @@ impl Linux {
         let mut whole = None;
         for step in steps {
             let Step::Remove(
-                Resource::Bridge { name, group: of, .. } | Resource::Veth { name, group: of, .. },
+                Resource::Bridge { name, group: of, .. }
+                | Resource::Veth { name, group: of, .. }
+                | Resource::Ifb { name, group: of, .. },
             ) = step
             else {
                 break;
@@ -602,6 +642,18 @@ impl Linux {
                 let parts = |make| firewall::publication_parts(&self.table, publication, make);
                 (parts(true), parts(false))
             }
+            // What is left of it goes first: it is made as a whole.
+            Step::Create(Resource::Guarded { link, rate, most }) => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                for part in firewall::limit_parts(&self.table, &limits) {
+                    let _ = self.nft()?.run(&part);
+                }
+                return alone(self);
+            }
+            Step::Remove(Resource::Guarded { link, rate, most }) => {
+                let limits = Limits { link, rate: *rate, most: *most };
+                (Vec::new(), firewall::limit_parts(&self.table, &limits))
+            }
             _ => return alone(self),
         };
         let mut first = Ok(());
@@ -646,7 +698,7 @@ impl Linux {
                 at += count;
                 continue;
             }
-            if matches!(steps[at], Step::Remove(Resource::Veth { .. })) {
+            if matches!(steps[at], Step::Remove(Resource::Veth { .. } | Resource::Ifb { .. })) {
                 run.flush()?;
                 if let Some((count, result)) = run.linux.delete_group(&steps[at..]) {
                     result.map_err(|refusal| Failed { at, done: at + count, refusal })?;

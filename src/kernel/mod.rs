@@ -16,6 +16,7 @@ mod netns;
 mod overlay;
 mod route;
 mod sandbox;
+mod shape;
 mod survey;
 mod sysctl;
 

@@ -4,6 +4,7 @@
 //! ROOT (survives a reboot)                      RUN (dies with the kernel's objects)
 //!   host.json        who this host is             host.json          what was made for all networks
 //!   networks/NAME.json  definitions               networks/ID/state.json      what was made for the network
+//!   config.toml      the administrator's wishes   agent.lock, agent.sock      the one agent, and where it is asked
 //!                                                 networks/ID/endpoints/KEY.json  its endpoints, ready
 //!                                                 networks/ID/pool-N          which addresses are taken
 //!                                                 pending/ENDPOINT.json       endpoints in the making or unmaking
@@ -16,6 +17,7 @@
 //! A record in `pending` is locked by the process at work on it. One that can be locked belongs to a dead process,
 //! and whoever meets it takes it back. Moving it to its network says "ready"; moving it back says "to be removed".
 
+mod agent;
 mod containers;
 mod definitions;
 mod endpoints;

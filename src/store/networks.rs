@@ -105,6 +105,30 @@ impl Store {
         file::remove_tree(&folder)
     }
 
+    /// The ids of all networks of which something was made, or is being made.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn network_ids(&self) -> Result<Vec<Id>, Error> {
+        let names = file::names(&self.run.join("networks"))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Every network that was made; a record that cannot be read hides no other.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn made_networks(&self) -> Result<Vec<Network>, Error> {
+        let made = |id: Id| match self.made_network(&id) {
+            Ok(network) => network,
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        };
+        Ok(self.network_ids()?.into_iter().filter_map(made).collect())
+    }
+
     /// What was made for every network.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, net::IpAddr};
 
 use rnetkit_drivers::{Endpoint, Name, Network, Resource};
 
-use super::{Mode, Rnet, connect::size};
+use super::{Mode, Rnet, addresses::size};
 use crate::{
     container_ref::ContainerRef,
     error::Error,

@@ -203,6 +203,7 @@ impl<K: Kernel> Rnet<K> {
             self.unshare()?;
             return Err(error);
         }
+        self.made_network = true;
         Ok(state.network)
     }
 

@@ -1,6 +1,7 @@
 //! The verbs: each reserves, applies and commits, with the same few pieces. They print nothing, read no
 //! environment, and need no runtime.
 
+mod addresses;
 mod connect;
 mod containers;
 mod disconnect;
@@ -35,6 +36,7 @@ use crate::{
 pub struct Rnet<K> {
     store: Store,
     kernel: K,
+    made_network: bool,
 }
 
 impl Rnet<Linux> {
@@ -55,12 +57,19 @@ impl Rnet<Linux> {
 impl<K: Kernel> Rnet<K> {
     /// The networks that the store remembers, on that kernel.
     pub fn new(store: Store, kernel: K) -> Self {
-        Self { store, kernel }
+        Self { store, kernel, made_network: false }
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Whether a verb made a network's own objects since these networks were opened: then who answers for it has
+    /// to be told.
+    #[must_use]
+    pub fn made_network(&self) -> bool {
+        self.made_network
     }
 
     /// The kernel.

@@ -447,7 +447,7 @@ fn together(made: &[rnetkit_drivers::Resource]) -> Plan {
     use rnetkit_drivers::Resource;
     let mut plan = Plan::between(made, &[]);
     plan.steps.sort_by_key(|step| match step {
-        crate::plan::Step::Remove(Resource::Veth { .. }) => 1,
+        crate::plan::Step::Remove(Resource::Veth { .. } | Resource::Ifb { .. }) => 1,
         crate::plan::Step::Remove(Resource::Bridge { .. } | Resource::Sandbox { .. }) => 2,
         _ => 0,
     });

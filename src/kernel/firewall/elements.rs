@@ -14,11 +14,18 @@ pub(super) struct Element {
     pub(super) key: Vec<u8>,
     pub(super) key_end: Option<Vec<u8>>,
     pub(super) value: Option<Vec<u8>>,
+    /// The chain that its verdict leads to, in a map of verdicts.
+    pub(super) jump: Option<String>,
 }
 
 impl Element {
     fn in_set(family: u8, set: &'static str, key: Vec<u8>) -> Self {
-        Self { family, set, key, key_end: None, value: None }
+        Self { family, set, key, key_end: None, value: None, jump: None }
+    }
+
+    /// For an interface, on to a chain.
+    pub(super) fn jump(set: &'static str, link: &InterfaceName, chain: String) -> Self {
+        Self { jump: Some(chain), ..Self::in_set(INET, set, Key::new().interface(link).0) }
     }
 
     /// Writes the element into a list of elements; its value only when it is made.
@@ -35,6 +42,14 @@ impl Element {
             if let (true, Some(value)) = (with_value, &self.value) {
                 element.nest(2, |data| {
                     data.bytes(1, value);
+                });
+            }
+            if let (true, Some(chain)) = (with_value, &self.jump) {
+                const JUMP: i32 = -3;
+                element.nest(2, |data| {
+                    data.nest(2, |verdict| {
+                        verdict.number(1, JUMP as u32).text(2, chain);
+                    });
                 });
             }
         });
@@ -99,7 +114,7 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
             let both = |address| Key::new().address(address).address(address).0;
             let set = by_family(subnet.ip(), "within4", "within6");
             let (key, key_end) = (both(subnet.network()), Some(both(subnet.broadcast())));
-            vec![Element { family: INET, set, key, key_end, value: None }]
+            vec![Element { key_end, ..Element::in_set(INET, set, key) }]
         }
         Member::Talking { link } => vec![inet("talking", pair(link))],
         Member::Internal { link } => vec![inet("internal", alone(link))],
@@ -110,13 +125,7 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
         Member::Open { address, protocol, ports } => {
             let key = |port| Key::new().address(*address).protocol(*protocol).port(port).0;
             let set = by_family(*address, "open4", "open6");
-            vec![Element {
-                family: INET,
-                set,
-                key: key(ports.first),
-                key_end: Some(key(ports.last)),
-                value: None,
-            }]
+            vec![Element { key_end: Some(key(ports.last)), ..Element::in_set(INET, set, key(ports.first)) }]
         }
         Member::Gateway { link, address } => vec![
             inet(by_family(*address, "gateways4", "gateways6"), Key::new().address(*address)),
@@ -173,7 +182,7 @@ fn translated(publication: &Publication, host: u16, target: u16) -> Option<Eleme
         (false, true) => ("publish6", Key::new().address(address)),
     };
     let key = key.protocol(protocol).port(host).0;
-    Some(Element { family: INET, set, key, key_end: None, value: Some(value) })
+    Some(Element { value: Some(value), ..Element::in_set(INET, set, key) })
 }
 
 fn translated_range(publication: &Publication) -> Option<Element> {
@@ -192,11 +201,9 @@ fn translated_range(publication: &Publication) -> Option<Element> {
         key.protocol(protocol).port(port).0
     };
     Some(Element {
-        family: INET,
-        set,
-        key: key(publication.host_ports.first),
         key_end: Some(key(publication.host_ports.last)),
         value: Some(Key::new().address(publication.target).0),
+        ..Element::in_set(INET, set, key(publication.host_ports.first))
     })
 }
 
@@ -252,5 +259,5 @@ fn loopback_range(publication: &Publication) -> Vec<Element> {
 }
 
 fn entry(set: &'static str, key: Vec<u8>, key_end: Option<Vec<u8>>, value: Key) -> Element {
-    Element { family: INET, set, key, key_end, value: Some(value.0) }
+    Element { key_end, value: Some(value.0), ..Element::in_set(INET, set, key) }
 }

@@ -4,6 +4,7 @@
 //! (`sets.rs`, `elements.rs`). A change is one transaction; no program is run and no ruleset listed.
 
 mod elements;
+mod limits;
 mod rule;
 mod sets;
 mod skeleton;
@@ -12,6 +13,7 @@ mod wire;
 use std::{fmt, str::FromStr};
 
 use elements::Element;
+pub(super) use limits::Limits;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
 pub(super) use skeleton::Scope;
@@ -113,6 +115,29 @@ fn parts(table: &TableName, list: &[Element], make: bool) -> Vec<Batch> {
     list.iter().map(part).collect()
 }
 
+/// Puts the limits of a network into a batch.
+pub(super) fn limit(batch: &mut Batch, table: &TableName, limits: &Limits<'_>, owner: usize) {
+    batch.append(limits.create(table.as_str(), owner));
+}
+
+/// Takes the limits of a network away.
+pub(super) fn unlimit(batch: &mut Batch, table: &TableName, limits: &Limits<'_>, owner: usize) {
+    limits.parts(table.as_str(), owner).into_iter().for_each(|part| batch.append(part));
+}
+
+/// What takes the limits of a network away, part by part, each as a transaction of its own.
+pub(super) fn limit_parts(table: &TableName, limits: &Limits<'_>) -> Vec<Batch> {
+    limits.parts(table.as_str(), 0)
+}
+
+/// Whether the limits of a network are there.
+pub(super) fn is_limited(nft: &mut Nft, table: &TableName, limits: &Limits<'_>) -> Result<bool, Refusal> {
+    let (chain, count, element) = limits.expected();
+    let rules = nft.list(message::GET_RULE, INET)?;
+    let found = rules.iter().filter(|body| names(body) == [table.as_str(), &chain]).count();
+    Ok(found == count && has(nft, table, &[element])?)
+}
+
 /// The transaction that makes the fixed part.
 pub(super) fn create(table: &TableName, scope: Scope, owner: usize) -> Batch {
     skeleton::create(table, scope, owner)
@@ -163,7 +188,7 @@ pub(super) fn is_whole(nft: &mut Nft, table: &TableName, scope: Scope) -> Result
         let mut found: Vec<String> = Vec::new();
         for body in nft.list(message::GET_RULE, family)? {
             let [of, chain] = names(&body);
-            if of == table.as_str() {
+            if of == table.as_str() && !limits::is_chain(&chain) {
                 found.push(chain);
             }
         }

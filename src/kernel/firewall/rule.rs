@@ -1,6 +1,8 @@
 //! Expressions of nf_tables, as small words from which rules are made. Each loads registers, compares them, or
 //! acts; the numbers are those of `linux/netfilter/nf_tables.h`.
 
+use rnetkit_drivers::Pace;
+
 use super::wire::Attributes;
 
 /// The first of sixteen registers of four bytes (`NFT_REG32_00`).
@@ -161,6 +163,42 @@ impl Rule {
     pub(super) fn map(self, register: u32, map: &str, value: u32) -> Self {
         self.expression("lookup", |a| {
             a.text(1, map).number(2, register).number(3, value);
+        })
+    }
+
+    /// Does what the map says for the key that begins at the register; goes on here where it says nothing.
+    pub(super) fn verdict_of(self, register: u32, map: &str) -> Self {
+        const VERDICT: u32 = 0;
+        self.map(register, map, VERDICT)
+    }
+
+    /// Keeps an element for the key that begins at the register, and goes on once the key has come more often than
+    /// that. A full set remembers no new key: then nothing is limited, rather than everybody.
+    pub(super) fn more_often(self, set: &str, register: u32, pace: Pace, milliseconds: u64) -> Self {
+        const UPDATE: u32 = 1;
+        const INVERT: u32 = 1;
+        self.expression("dynset", |a| {
+            a.text(1, set).number(3, UPDATE).number(4, register).long(6, milliseconds);
+            a.nest(7, |limit| {
+                limit.text(1, "limit").nest(2, |limit| {
+                    limit.long(1, pace.count.into()).long(2, pace.unit.seconds().into());
+                    limit.number(3, pace.count).number(4, 0).number(5, INVERT);
+                });
+            });
+        })
+    }
+
+    /// Keeps an element for the key that begins at the register, and goes on while it has more open connections.
+    pub(super) fn more_connections(self, set: &str, register: u32, than: u32) -> Self {
+        const ADD: u32 = 0;
+        const INVERT: u32 = 1;
+        self.expression("dynset", |a| {
+            a.text(1, set).number(3, ADD).number(4, register);
+            a.nest(7, |count| {
+                count.text(1, "connlimit").nest(2, |count| {
+                    count.number(1, than).number(2, INVERT);
+                });
+            });
         })
     }
 

@@ -1,6 +1,8 @@
 //! The sets and maps of the ruleset: what changes as networks and containers come and go. Everything else in the
 //! firewall is fixed.
 
+use std::borrow::Cow;
+
 use super::wire::{Attributes, BRIDGE, INET};
 
 /// Types of keys and values, by the numbers that `nft` prints them by, and their length in bytes.
@@ -16,6 +18,7 @@ pub(super) enum Type {
     Interface,
     /// A network's number in a VXLAN header: 24 bits.
     Vni,
+    Verdict,
 }
 
 impl Type {
@@ -31,6 +34,8 @@ impl Type {
             Self::Interface => 41,
             // `TYPE_INTEGER`, of any length.
             Self::Vni => 4,
+            // NFT_DATA_VERDICT
+            Self::Verdict => 0xffff_ff00,
         }
     }
 
@@ -41,7 +46,7 @@ impl Type {
             Self::Vni => 3,
             Self::Ip4 | Self::Mark => 4,
             Self::Mac => 6,
-            Self::Ip6 | Self::Interface => 16,
+            Self::Ip6 | Self::Interface | Self::Verdict => 16,
         }
     }
 
@@ -59,34 +64,36 @@ pub(super) enum Kept {
     InRanges,
     /// By the packets themselves, for a while.
     ForAWhile,
+    /// By the packets themselves, as long as there are connections.
+    WhileConnected,
 }
 
 /// A set, or a map where it has values.
 pub(super) struct Set {
     pub(super) family: u8,
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) key: &'static [Type],
     pub(super) value: &'static [Type],
     pub(super) kept: Kept,
 }
 
 const fn set(family: u8, name: &'static str, key: &'static [Type]) -> Set {
-    Set { family, name, key, value: &[], kept: Kept::Exactly }
+    Set { family, name: Cow::Borrowed(name), key, value: &[], kept: Kept::Exactly }
 }
 
 const fn ranges(name: &'static str, key: &'static [Type]) -> Set {
-    Set { family: INET, name, key, value: &[], kept: Kept::InRanges }
+    Set { family: INET, name: Cow::Borrowed(name), key, value: &[], kept: Kept::InRanges }
 }
 
 const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], kept: Kept) -> Set {
-    Set { family: INET, name, key, value, kept }
+    Set { family: INET, name: Cow::Borrowed(name), key, value, kept }
 }
 
 use Kept::{Exactly, ForAWhile, InRanges};
-use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Vni};
+use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict, Vni};
 
 /// All of them.
-pub(super) static ALL: [Set; 47] = [
+pub(super) static ALL: [Set; 48] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -134,6 +141,7 @@ pub(super) static ALL: [Set; 47] = [
     set(INET, "tunnels", &[Port, Vni]),
     set(INET, "hosts4", &[Port, Vni, Ip4]),
     set(INET, "hosts6", &[Port, Vni, Ip6]),
+    map("limits", &[Interface], &[Verdict], Exactly),
 ];
 
 /// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.
@@ -143,7 +151,7 @@ const TIMEOUT: u32 = 0x10;
 const EVAL: u32 = 0x20;
 const CONCAT: u32 = 0x80;
 
-/// The most flows from the host's loopback that are remembered at a time, for each family.
+/// The most flows from the host's loopback, or visitors of a network, that are remembered at a time, for each family.
 const MOST_FLOWS: u32 = 131_072;
 
 impl Set {
@@ -154,9 +162,10 @@ impl Set {
             Kept::Exactly => 0,
             Kept::InRanges => INTERVAL | CONCAT,
             Kept::ForAWhile => TIMEOUT | EVAL,
+            Kept::WhileConnected => EVAL,
         };
         let mut body = Attributes::default();
-        body.text(1, table).text(2, self.name).number(3, flags);
+        body.text(1, table).text(2, &self.name).number(3, flags);
         body.number(4, number(self.key)).number(5, length(self.key));
         if !self.value.is_empty() {
             body.number(6, number(self.value)).number(7, length(self.value));
@@ -174,7 +183,7 @@ impl Set {
 
     /// The lengths of a ranged key's parts, by which the kernel cuts it, and the size of what grows by itself.
     fn describe(&self, description: &mut Attributes) {
-        if self.kept == Kept::ForAWhile {
+        if matches!(self.kept, Kept::ForAWhile | Kept::WhileConnected) {
             description.number(1, MOST_FLOWS);
         }
         if self.kept == Kept::InRanges {

@@ -18,17 +18,23 @@ struct Hook {
     priority: i32,
 }
 
-struct Chain {
+pub(super) struct Chain<'a> {
     family: u8,
-    name: &'static str,
+    name: &'a str,
     hook: Option<Hook>,
 }
 
-const fn hooked(family: u8, name: &'static str, kind: &'static str, number: u32, priority: i32) -> Chain {
+const fn hooked(
+    family: u8,
+    name: &'static str,
+    kind: &'static str,
+    number: u32,
+    priority: i32,
+) -> Chain<'static> {
     Chain { family, name, hook: Some(Hook { kind, number, priority }) }
 }
 
-const fn plain(name: &'static str) -> Chain {
+pub(super) const fn plain(name: &str) -> Chain<'_> {
     Chain { family: INET, name, hook: None }
 }
 
@@ -38,7 +44,7 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-static CHAINS: [Chain; 15] = [
+static CHAINS: [Chain<'static>; 15] = [
     plain("from_containers"),
     plain("publish"),
     plain("to_containers"),
@@ -56,11 +62,13 @@ static CHAINS: [Chain; 15] = [
     hooked(INET, "source", "nat", POSTROUTING, 100),
 ];
 
-static PORTS: Chain = hooked(BRIDGE, "ports", "filter", PREROUTING, -300);
-static SPOOF: Chain = Chain { family: BRIDGE, name: "spoof", hook: None };
+static PORTS: Chain<'static> = hooked(BRIDGE, "ports", "filter", PREROUTING, -300);
+static SPOOF: Chain<'static> = Chain { family: BRIDGE, name: "spoof", hook: None };
 
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)` and `(IP_CT_RELATED)` of `nf_conntrack_common.h`.
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+const NEW: u32 = 8;
 /// `IPS_DST_NAT`.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 const CT_STATE: u32 = 0;
@@ -124,8 +132,8 @@ pub(super) fn delete(table: &TableName, scope: Scope, owner: usize) -> Batch {
     batch
 }
 
-impl Chain {
-    fn message(&self, table: &str) -> Attributes {
+impl Chain<'_> {
+    pub(super) fn message(&self, table: &str) -> Attributes {
         const ACCEPT: u32 = 1;
         let mut body = Attributes::default();
         body.text(1, table).text(3, self.name);
@@ -244,12 +252,12 @@ const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// What differs between the families: fields, names, and how many registers an address takes.
-struct Words {
-    ipv6: bool,
-    source: super::rule::Field,
-    destination: super::rule::Field,
+pub(super) struct Words {
+    pub(super) ipv6: bool,
+    pub(super) source: super::rule::Field,
+    pub(super) destination: super::rule::Field,
     loopback: &'static [u8],
-    registers: u32,
+    pub(super) registers: u32,
     /// Where the header's own checksum is, for the family that has one.
     checksum: Option<u32>,
     /// Maps for single ports, and for ranges: host on the bridge, container, loopback address.
@@ -260,7 +268,7 @@ struct Words {
 }
 
 impl Words {
-    fn of(ipv6: bool) -> Self {
+    pub(super) fn of(ipv6: bool) -> Self {
         if ipv6 {
             Self {
                 ipv6,
@@ -423,6 +431,8 @@ fn forward(add: Add<'_>) {
     }
     add(to, Rule::new("no way into an internal network").to(true, "internal").drop());
     add(to, Rule::new("no way out of an internal network").from(true, "internal").drop());
+    let limited = Rule::new("limits of networks that have some").connection(CT_STATE, NEW);
+    add(to, limited.meta(Meta::Oifname, R0).verdict_of(R0, "limits"));
     add(to, Rule::new("published ports").connection(CT_STATUS, DESTINATION_TRANSLATED).accept());
     for (ipv6, set) in [(false, "open4"), (true, "open6")] {
         let words = Words::of(ipv6);
