@@ -25,6 +25,7 @@ pub mod options;
 pub mod overlay;
 pub mod port;
 pub mod resource;
+pub mod service;
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -34,6 +35,7 @@ pub use options::BadOption;
 pub use overlay::{Peer, RemoteEndpoint};
 pub use port::{PortMapping, PortRange, Protocol, Publication};
 pub use resource::{Family, Member, Pace, Place, Resource, Setting};
+pub use service::{Balance, Balanced, Share};
 
 /// What a network of a driver is able to do; asked before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

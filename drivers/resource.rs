@@ -13,6 +13,7 @@ use crate::{
     bandwidth::Bits,
     model::{InterfaceName, Invalid, MacAddress, serde_as_text},
     port::{PortRange, Protocol, Publication, socket_text},
+    service::Balanced,
 };
 
 /// So many in a time: `100/second`.
@@ -391,6 +392,8 @@ pub enum Resource {
     },
     /// A published port, or a range of them.
     Published(Publication),
+    /// A host port that several containers share.
+    Balanced(Balanced),
     /// A network namespace of a network's own, by its name in the run directory.
     Sandbox {
         /// Its name.
@@ -469,6 +472,7 @@ impl Resource {
             | Self::Member(_)
             | Self::Guarded { .. }
             | Self::Published(_)
+            | Self::Balanced(_)
             | Self::Sandbox { .. }
             | Self::Inside { .. }
             | Self::Tunnel(_)
@@ -534,6 +538,7 @@ impl Resource {
             | (Self::Rate { link: a, .. }, Self::Rate { link: b, .. })
             | (Self::Guarded { link: a, .. }, Self::Guarded { link: b, .. })
             | (Self::Redirect { link: a, .. }, Self::Redirect { link: b, .. }) => a == b,
+            (Self::Balanced(a), Self::Balanced(b)) => a.is_same_port(b),
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
             | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
             | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
@@ -634,6 +639,7 @@ impl fmt::Display for Resource {
                 most.iter().try_for_each(|most| write!(f, " {most} at a time"))
             }
             Self::Published(publication) => write!(f, "publish {publication}"),
+            Self::Balanced(balanced) => balanced.fmt(f),
             Self::Sandbox { name, .. } => write!(f, "sandbox {name}"),
             Self::Inside { sandbox, what } => write!(f, "{what}, in sandbox {sandbox}"),
             Self::Tunnel(t) => write!(

@@ -10,6 +10,9 @@ mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
+mod cni;
+mod cni_names;
+mod cni_plugin;
 mod command;
 mod concurrency;
 mod forge;
@@ -26,6 +29,7 @@ mod naive;
 mod overlay;
 mod publish;
 mod run;
+mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         bridge::TESTS,
         publish::TESTS,
         limits::TESTS,
+        services::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
@@ -48,6 +53,8 @@ fn main() -> ExitCode {
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
+        cni::TESTS,
+        cni_names::TESTS,
         sweep::TESTS,
         overlay::TESTS,
     ])

@@ -430,7 +430,9 @@ fn connections(args: &args::Run, name: &Name) -> Result<Vec<Connect>, Failure> {
             if list.len() > 1 { list[*n].network.clone() } else { String::new() },
         )
     });
-    list[best.unwrap_or(0)].ports = ports;
+    let best = &mut list[best.unwrap_or(0)];
+    best.ports = ports;
+    best.service = args.service.as_deref().map(str::parse).transpose()?;
     Ok(list)
 }
 
@@ -499,6 +501,7 @@ fn refuse_conflicts(args: &args::Run, attachment: &Attachment) -> Result<(), Fai
     };
     let given = [
         (!args.publish.is_empty(), "--publish"),
+        (args.service.is_some(), "--service"),
         (args.ip.is_some(), "--ip"),
         (args.ip6.is_some(), "--ip6"),
         (args.mac_address.is_some(), "--mac-address"),

@@ -104,6 +104,7 @@ impl Fake {
             Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. } => {
                 resource.is_same_thing(wanted)
             }
+            Resource::Balanced(_) => resource.is_same_thing(wanted),
             _ => resource == wanted,
         };
         self.resources
@@ -191,6 +192,10 @@ impl Fake {
             self.check_bridge(bridge)?;
         }
         let place = Self::place(resource, netns);
+        if matches!(resource, Resource::Balanced(_)) {
+            // Whatever the port led to.
+            self.resources.retain(|(_, other)| !other.is_same_thing(resource));
+        }
         if self.resources.iter().any(|(at, other)| self.clashes(resource, other, *at == place)) {
             return Err(Refusal::new(libc::EEXIST));
         }

@@ -82,6 +82,7 @@ pub(super) fn find(
                 let limits = firewall::Limits { link, rate: *rate, most: *most };
                 firewalled && firewall::is_limited(nft, &table, &limits)?
             }
+            Resource::Balanced(port) => firewalled && firewall::balance::is_set(nft, &table, port)?,
             Resource::Published(publication) => {
                 firewalled && firewall::is_published(nft, &table, publication)?
             }

@@ -10,13 +10,13 @@ use std::{
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
+use rnetkit_drivers::{Balanced, Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, Underlay, address,
     behind::Deleter,
     conntrack::{self, Change},
-    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, Scope, TableName},
+    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, Scope, TableName, balance},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -145,11 +145,23 @@ impl<'a> Run<'a> {
             Place::Host => self.linux.host(),
             Place::Container => {
                 if self.container.is_none() {
-                    self.container = Some(self.netns()?.inside(Route::open)??);
+                    self.inside(|| Ok(()))?;
                 }
                 self.container.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
             }
         }
+    }
+
+    /// Works inside the container's namespace; the first visit also opens the socket that later messages go through.
+    fn inside(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let netns = self.netns()?;
+        let container = &mut self.container;
+        netns.inside(|| {
+            if container.is_none() {
+                *container = Some(Route::open()?);
+            }
+            work()
+        })?
     }
 
     fn failed(&self, at: usize, refusal: Refusal) -> Failed {
@@ -294,9 +306,8 @@ impl<'a> Run<'a> {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
                     self.flush()?;
-                    let applied =
-                        self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
-                    applied.map_err(|refusal| self.failed(at, refusal))?;
+                    self.inside(|| sysctl::apply(link, *setting))
+                        .map_err(|refusal| self.failed(at, refusal))?;
                 }
             },
             Resource::Address { place, link, address } => {
@@ -321,12 +332,13 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 firewall::limit(batch, &table, &limits, at);
             }
+            Resource::Balanced(port) => self.balance(None, Some(port))?,
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::publish(batch, &table, publication, at);
                 self.changed(publication, Change::Opened);
             }
-            Resource::Inside { .. } => self.inside(&[Step::Create(resource.clone())])?,
+            Resource::Inside { .. } => self.in_sandbox(&[Step::Create(resource.clone())])?,
             Resource::Sandbox { name, .. } => {
                 self.flush()?;
                 self.linux.sandboxes.create(name).map_err(|refusal| self.failed(at, refusal))?;
@@ -360,7 +372,7 @@ impl<'a> Run<'a> {
     }
 
     /// Steps of one sandbox, one after the other: they are run there by a kernel of its own.
-    fn inside(&mut self, steps: &[Step]) -> Result<(), Failed> {
+    fn in_sandbox(&mut self, steps: &[Step]) -> Result<(), Failed> {
         self.flush()?;
         let at = self.at;
         let Some((sandbox, _)) = steps.first().and_then(Step::inside) else { return Ok(()) };
@@ -393,6 +405,34 @@ impl<'a> Run<'a> {
         self.request(Place::Host, shape::redirect(index, through), shape::CREATE)
     }
 
+    /// Shares a host port among these, and no longer among those. What it leads to is looked at first.
+    fn balance(&mut self, from: Option<&Balanced>, to: Option<&Balanced>) -> Result<(), Failed> {
+        self.flush()?;
+        let at = self.at;
+        let table = self.linux.table.clone();
+        let nft = self.linux.nft().map_err(|refusal| Failed { at, done: at, refusal })?;
+        let done = match (from, to) {
+            (_, Some(port)) => balance::set(nft, &table, port),
+            (Some(port), None) => balance::unset(nft, &table, port),
+            (None, None) => Ok(()),
+        };
+        done.map_err(|rejected| {
+            let done = if rejected.outcome == Outcome::Undone { at } else { at + 1 };
+            Failed { at, done, refusal: rejected.refusal }
+        })?;
+        let members = |port: Option<&Balanced>| port.map(|port| port.members.clone()).unwrap_or_default();
+        let (before, after) = (members(from), members(to));
+        let gone =
+            before.iter().filter(|member| !after.contains(member)).map(|member| (member, Change::Closed));
+        let come =
+            after.iter().filter(|member| !before.contains(member)).map(|member| (member, Change::Opened));
+        let flows = gone.chain(come).filter(|(member, _)| conntrack::concerns(member));
+        let flows: Vec<(Publication, Change)> =
+            flows.map(|(member, change)| (member.clone(), change)).collect();
+        self.linux.forget_flows(&flows);
+        Ok(())
+    }
+
     /// Something that is no message: what is collected goes first.
     fn now(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Failed> {
         self.flush()?;
@@ -407,7 +447,9 @@ impl<'a> Run<'a> {
                 self.request(Place::Container, message, route::REPLACE)
             }
             Resource::Port { .. } | Resource::Neighbour { .. } | Resource::Remote { .. } => self.create(to),
-            Resource::Inside { .. } => self.inside(&[Step::Change { from: from.clone(), to: to.clone() }]),
+            Resource::Inside { .. } => {
+                self.in_sandbox(&[Step::Change { from: from.clone(), to: to.clone() }])
+            }
             Resource::Tunnel(tunnel) => {
                 self.flush()?;
                 self.linux.set_tunnel(tunnel).map_err(|refusal| self.failed(self.at, refusal))
@@ -416,6 +458,10 @@ impl<'a> Run<'a> {
                 self.flush()?;
                 self.linux.set_uplink(uplink).map_err(|refusal| self.failed(self.at, refusal))
             }
+            Resource::Balanced(port) => match from {
+                Resource::Balanced(before) => self.balance(Some(before), Some(port)),
+                _ => self.create(to),
+            },
             Resource::Rate { link, rate, burst } => {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::REPLACE)
@@ -487,12 +533,13 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 firewall::unlimit(batch, &table, &limits, at);
             }
+            Resource::Balanced(port) => self.balance(Some(port), None)?,
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::unpublish(batch, &table, publication, at);
                 self.changed(publication, Change::Closed);
             }
-            Resource::Inside { .. } => self.inside(&[Step::Remove(resource.clone())])?,
+            Resource::Inside { .. } => self.in_sandbox(&[Step::Remove(resource.clone())])?,
             Resource::Sandbox { name, group } => {
                 self.flush()?;
                 self.linux.remove_sandbox(name, *group).map_err(|refusal| self.failed(at, refusal))?;
@@ -694,7 +741,7 @@ impl Linux {
             if let Some((sandbox, _)) = steps[at].inside() {
                 let same = |step: &&Step| step.inside().is_some_and(|(other, _)| other == sandbox);
                 let count = steps[at..].iter().take_while(same).count();
-                run.inside(&steps[at..at + count])?;
+                run.in_sandbox(&steps[at..at + count])?;
                 at += count;
                 continue;
             }

@@ -81,7 +81,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn container_state(&self, container: &ContainerRef) -> Result<Option<ContainerState>, Error> {
         match &container.means {
             Means::Name(name) => self.store.container_record(name.as_str(), RECORD),
-            Means::Path(_) | Means::Pid(_) => Ok(None),
+            Means::Path(_) | Means::Pid(_) | Means::Cni(_) => Ok(None),
         }
     }
 

@@ -31,10 +31,10 @@ impl std::fmt::Display for Difference {
 }
 
 /// The part of a host that is looked at together: its records, and the namespace that its container resources are in.
-struct Part<N> {
-    of: String,
-    made: Vec<Resource>,
-    netns: Option<N>,
+pub(super) struct Part<N> {
+    pub(super) of: String,
+    pub(super) made: Vec<Resource>,
+    pub(super) netns: Option<N>,
 }
 
 /// What a clean-up takes back.
@@ -59,12 +59,20 @@ impl<K: Kernel> Rnet<K> {
         self.recover()?;
         let mut differences = Vec::new();
         for part in self.parts(only)? {
-            let plan = self.difference(&part)?;
-            // A firewall that is not whole is one difference, not two.
-            let steps = plan.steps.into_iter().filter(|step| *step != Step::Remove(Resource::Firewall));
-            differences.extend(steps.map(|step| Difference { of: part.of.clone(), step }));
+            differences.extend(self.differences_of(&part)?);
+        }
+        if only.is_empty() {
+            differences.extend(self.shared_differences()?);
         }
         Ok(differences)
+    }
+
+    /// What differs in one part.
+    pub(super) fn differences_of(&mut self, part: &Part<K::Netns>) -> Result<Vec<Difference>, Error> {
+        // A firewall that is not whole is one difference, not two.
+        let steps = self.difference(part)?.steps.into_iter();
+        let steps = steps.filter(|step| *step != Step::Remove(Resource::Firewall));
+        Ok(steps.map(|step| Difference { of: part.of.clone(), step }).collect())
     }
 
     /// Makes the kernel agree with the records; returns what was mended. A second call mends nothing.
@@ -91,6 +99,7 @@ impl<K: Kernel> Rnet<K> {
             }
             mended.extend(plan.steps.into_iter().map(|step| Difference { of: part.of.clone(), step }));
         }
+        mended.extend(self.mend_shared()?);
         Ok(mended)
     }
 
@@ -98,7 +107,7 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// What lives on a link that is missing is missing too, whatever was found under its name. A firewall that is
     /// there but not whole is made anew: everything in it is an element that its owner puts back.
-    fn difference(&mut self, part: &Part<K::Netns>) -> Result<Plan, Error> {
+    pub(super) fn difference(&mut self, part: &Part<K::Netns>) -> Result<Plan, Error> {
         let failed = |refusal| Error::kernel("look at the host", refusal);
         let found = self.kernel.find(&part.made, part.netns.as_ref()).map_err(failed)?;
         let found: Vec<Resource> = found.into_iter().flatten().collect();
@@ -149,7 +158,7 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The namespace of an endpoint, if it is still there.
-    fn namespace_of(&self, state: &EndpointState) -> Option<K::Netns> {
+    pub(super) fn namespace_of(&self, state: &EndpointState) -> Option<K::Netns> {
         self.still_there(&state.endpoint.container)
     }
 

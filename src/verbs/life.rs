@@ -145,6 +145,7 @@ impl<K: Kernel> Rnet<K> {
 
     /// Unmakes an endpoint by its record, and forgets it.
     pub(super) fn unmake_in(&mut self, pending: Pending) -> Result<(), Error> {
+        self.leave(&pending.state)?;
         let plan = Plan::between(&pending.state.made, &[]);
         let left = self.kernel.settle(&plan, None);
         if let Some((step, refusal)) = left.first() {

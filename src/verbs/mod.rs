@@ -10,7 +10,9 @@ mod keep;
 mod life;
 mod networks;
 mod overlay;
+mod owned;
 mod ports;
+mod services;
 #[cfg(test)]
 mod tests;
 

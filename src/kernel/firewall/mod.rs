@@ -3,6 +3,7 @@
 //! The ruleset has constant size (`skeleton.rs`); networks, containers and ports are elements of sets
 //! (`sets.rs`, `elements.rs`). A change is one transaction; no program is run and no ruleset listed.
 
+pub(super) mod balance;
 mod elements;
 mod limits;
 mod rule;

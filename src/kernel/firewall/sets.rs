@@ -93,7 +93,7 @@ use Kept::{Exactly, ForAWhile, InRanges};
 use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict, Vni};
 
 /// All of them.
-pub(super) static ALL: [Set; 48] = [
+pub(super) static ALL: [Set; 52] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -142,6 +142,10 @@ pub(super) static ALL: [Set; 48] = [
     set(INET, "hosts4", &[Port, Vni, Ip4]),
     set(INET, "hosts6", &[Port, Vni, Ip6]),
     map("limits", &[Interface], &[Verdict], Exactly),
+    map("spread4", &[Ip4, Protocol, Port, Mark], &[Ip4, Port], Exactly),
+    map("spread6", &[Ip6, Protocol, Port, Mark], &[Ip6, Port], Exactly),
+    map("spread4_any", &[Protocol, Port, Mark], &[Ip4, Port], Exactly),
+    map("spread6_any", &[Protocol, Port, Mark], &[Ip6, Port], Exactly),
 ];
 
 /// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.

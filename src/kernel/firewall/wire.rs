@@ -274,11 +274,21 @@ impl Nft {
 
     /// Asks for all of a kind.
     pub(super) fn list(&mut self, kind: u16, family: u8) -> Result<Vec<Vec<u8>>, Refusal> {
+        self.list_of(kind, family, &Attributes::default())
+    }
+
+    /// Asks for all of a kind that is in what the body names.
+    pub(super) fn list_of(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &Attributes,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
         const NLM_F_DUMP: u16 = 0x300;
         const DONE: u16 = 3;
         let mut buffer = Vec::new();
         let number = self.0.number(1);
-        put_message(&mut buffer, kind, NLM_F_DUMP, number, family, &[]);
+        put_message(&mut buffer, kind, NLM_F_DUMP, number, family, &body.0);
         self.0.send(&buffer)?;
         let mut list = Vec::new();
         let mut refused = None;
