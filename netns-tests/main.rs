@@ -28,11 +28,13 @@ mod many;
 mod naive;
 mod overlay;
 mod publish;
+mod records;
 mod run;
 mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        records::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,

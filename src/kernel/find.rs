@@ -1,16 +1,20 @@
 //! What exists of a list of resources: the slow path, for checks and repairs.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use rnetkit_drivers::{
-    InterfaceName, MacAddress, Place, Resource,
+    Balanced, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource,
     resource::{Tunnel, Uplink},
 };
 
 use super::{
-    Linux, Netns, Refusal, address, firewall,
+    Linux, Netns, Refusal, address,
+    firewall::{self, Contents, Limits, StrayElement},
     link::{self, Link},
     netlink::Route,
     overlay::{self, Entry},
@@ -25,12 +29,7 @@ struct Seen {
     links: HashMap<String, Link>,
     addresses: Vec<(u32, IpNetwork)>,
     routes: Vec<route::Route>,
-    /// Who is behind whom: of the bridges, and of both families.
-    entries: [HashMap<Key, Vec<Entry>>; 2],
 }
-
-/// A link, and a hardware or IP address there.
-type Key = (u32, Vec<u8>);
 
 impl Seen {
     fn of(socket: &mut Route) -> Result<Self, Refusal> {
@@ -44,12 +43,32 @@ impl Seen {
         for ipv6 in [false, true] {
             routes.extend(socket.dump(&route::list(ipv6), route::read)?);
         }
-        Ok(Self { links, addresses, routes, ..Self::default() })
+        Ok(Self { links, addresses, routes })
     }
 
     fn index(&self, name: &InterfaceName) -> Option<u32> {
         self.links.get(name.as_str()).map(|link| link.index)
     }
+}
+
+/// Who is behind whom: of the bridges and tunnels, and of both families.
+type Entries = [HashMap<Key, Vec<Entry>>; 2];
+
+/// A link, and a hardware or IP address there.
+type Key = (u32, Vec<u8>);
+
+/// What the host has, looked at once.
+pub struct Sight {
+    host: Seen,
+    /// All of rnet's sets; where they were not read, each element is asked for.
+    firewall: Option<Contents>,
+}
+
+/// Looks at everything that rnet could have on the host itself, once for however many checks.
+pub(super) fn look(linux: &mut Linux) -> Result<Sight, Refusal> {
+    let host = Seen::of(linux.finding_host()?)?;
+    let (nft, table) = linux.finding_firewall()?;
+    Ok(Sight { host, firewall: Some(Contents::read(nft, &table)?) })
 }
 
 /// For each resource: nothing, itself, or the same thing in another state.
@@ -58,40 +77,44 @@ pub(super) fn find(
     resources: &[Resource],
     netns: Option<&Netns>,
 ) -> Result<Vec<Option<Resource>>, Refusal> {
+    let sight = Sight { host: Seen::of(linux.finding_host()?)?, firewall: None };
+    find_in(linux, &sight, resources, netns)
+}
+
+/// As [`find`], with the host as it was looked at before; the container is looked at now.
+pub(super) fn find_in(
+    linux: &mut Linux,
+    sight: &Sight,
+    resources: &[Resource],
+    netns: Option<&Netns>,
+) -> Result<Vec<Option<Resource>>, Refusal> {
+    let inside = match netns {
+        Some(netns) => netns.inside(|| Inside::look(resources))??,
+        None => Inside::default(),
+    };
     let mut in_sandboxes = HashMap::new();
     find_inside(linux, resources, netns, &mut in_sandboxes)?;
-    let mut host = Seen::of(linux.finding_host()?)?;
-    if resources.iter().any(|r| matches!(r, Resource::Neighbour { .. } | Resource::Remote { .. })) {
-        host.entries = entries(linux.finding_host()?)?;
-    }
-    let inside = match netns {
-        Some(netns) => Seen::of(&mut netns.inside(Route::open)??)?,
-        None => Seen::default(),
-    };
+    let entries = entries(linux.finding_host()?, resources)?;
+    let shaped = Shaped::of(linux.finding_host()?, &sight.host, resources)?;
+    let mut firewall = Firewall::new(linux, sight.firewall.as_ref());
     let mut found = Vec::with_capacity(resources.len());
-    let scope = linux.scope();
-    let shaped = Shaped::of(linux.finding_host()?, &host, resources)?;
-    let (nft, table) = linux.finding_firewall()?;
-    let firewalled = firewall::is_whole(nft, &table, scope)?;
     for (number, wanted) in resources.iter().enumerate() {
-        let seen = if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside } else { &host };
+        let seen =
+            if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside.seen } else { &sight.host };
         let is_there = match wanted {
-            Resource::Firewall => firewalled,
-            Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
+            Resource::Firewall => firewall.is_whole()?,
+            Resource::Member(member) => firewall.is_whole()? && firewall.has_member(member)?,
             Resource::Guarded { link, rate, most } => {
-                let limits = firewall::Limits { link, rate: *rate, most: *most };
-                firewalled && firewall::is_limited(nft, &table, &limits)?
+                let limits = Limits { link, rate: *rate, most: *most };
+                firewall.is_whole()? && firewall.is_limited(&limits)?
             }
-            Resource::Balanced(port) => firewalled && firewall::balance::is_set(nft, &table, port)?,
+            Resource::Balanced(port) => firewall.is_whole()? && firewall.is_balanced(port)?,
             Resource::Published(publication) => {
-                firewalled && firewall::is_published(nft, &table, publication)?
+                firewall.is_whole()? && firewall.has_published(publication)?
             }
             Resource::Forwarding { family } => sysctl::forwards(*family)?,
             Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
-            Resource::Setting { place: Place::Container, link, setting } => match netns {
-                Some(netns) => netns.inside(|| sysctl::is_set(link, *setting))?,
-                None => false,
-            },
+            Resource::Setting { place: Place::Container, .. } => inside.settings.contains(wanted),
             Resource::DefaultRoute { .. } => {
                 found.push(default_route(seen, wanted));
                 continue;
@@ -101,7 +124,7 @@ pub(super) fn find(
                 continue;
             }
             Resource::Rate { .. } | Resource::Redirect { .. } => {
-                found.push(shaped.find(&host, wanted));
+                found.push(shaped.find(&sight.host, wanted));
                 continue;
             }
             Resource::Bridge { .. } => {
@@ -117,15 +140,15 @@ pub(super) fn find(
                 continue;
             }
             Resource::Uplink(wanted) => {
-                found.push(uplink(&host, wanted, in_sandboxes.remove(&number)));
+                found.push(uplink(&sight.host, wanted, in_sandboxes.remove(&number)));
                 continue;
             }
             Resource::Neighbour { .. } => {
-                found.push(neighbour(seen, wanted));
+                found.push(neighbour(seen, &entries, wanted));
                 continue;
             }
             Resource::Remote { .. } => {
-                found.push(remote(seen, wanted));
+                found.push(remote(seen, &entries, wanted));
                 continue;
             }
             other => is_in(seen, other),
@@ -133,6 +156,136 @@ pub(super) fn find(
         found.push(is_there.then(|| wanted.clone()));
     }
     Ok(found)
+}
+
+/// What a container has.
+#[derive(Default)]
+struct Inside {
+    seen: Seen,
+    /// Those of the wanted settings that are as they must be.
+    settings: Vec<Resource>,
+}
+
+impl Inside {
+    /// Looks, from inside.
+    fn look(resources: &[Resource]) -> Result<Self, Refusal> {
+        let is_set = |resource: &&Resource| match resource {
+            Resource::Setting { place: Place::Container, link, setting } => sysctl::is_set(link, *setting),
+            _ => false,
+        };
+        let settings = resources.iter().filter(is_set).cloned().collect();
+        Ok(Self { seen: Seen::of(&mut Route::open()?)?, settings })
+    }
+}
+
+/// The firewall: as it was read, or asked element by element.
+struct Firewall<'a> {
+    linux: &'a mut Linux,
+    read: Option<&'a Contents>,
+    whole: Option<bool>,
+}
+
+impl<'a> Firewall<'a> {
+    fn new(linux: &'a mut Linux, read: Option<&'a Contents>) -> Self {
+        Self { linux, read, whole: read.map(Contents::is_whole) }
+    }
+
+    fn is_whole(&mut self) -> Result<bool, Refusal> {
+        if let Some(whole) = self.whole {
+            return Ok(whole);
+        }
+        let scope = self.linux.scope();
+        let (nft, table) = self.linux.finding_firewall()?;
+        let whole = firewall::is_whole(nft, &table, scope)?;
+        self.whole = Some(whole);
+        Ok(whole)
+    }
+
+    fn has_member(&mut self, member: &Member) -> Result<bool, Refusal> {
+        if let Some(read) = self.read {
+            return Ok(read.has_member(member));
+        }
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::has_member(nft, &table, member)
+    }
+
+    fn has_published(&mut self, publication: &Publication) -> Result<bool, Refusal> {
+        if let Some(read) = self.read {
+            return Ok(read.has_published(publication));
+        }
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::is_published(nft, &table, publication)
+    }
+}
+
+/// Limits and shared ports are few: they are asked for.
+impl Firewall<'_> {
+    fn is_balanced(&mut self, port: &Balanced) -> Result<bool, Refusal> {
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::balance::is_set(nft, &table, port)
+    }
+
+    fn is_limited(&mut self, limits: &Limits<'_>) -> Result<bool, Refusal> {
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::is_limited(nft, &table, limits)
+    }
+}
+
+/// Something that carries this instance's mark and that no record names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stray {
+    /// A bridge or a veth pair.
+    Link {
+        /// Its name.
+        name: String,
+        /// Its index, by which it is deleted: a name may be given again.
+        index: u32,
+        /// What its `ifalias` says.
+        alias: String,
+    },
+    /// An element of a set.
+    Element(StrayElement),
+}
+
+impl std::fmt::Display for Stray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Link { name, alias, .. } => {
+                write!(f, "link {} ({})", crate::error::shown(name), crate::error::shown(alias))
+            }
+            Self::Element(element) => element.fmt(f),
+        }
+    }
+}
+
+/// What carries this instance's mark and is none of the resources. A link's mark is its group together with an alias
+/// that begins with one of `marks`, or with a place in this instance's own sets: other instances have marks and sets of
+/// their own.
+pub(super) fn strays(sight: &Sight, resources: &[Resource], marks: &[String]) -> Vec<Stray> {
+    let Some(firewall) = &sight.firewall else { return Vec::new() };
+    let named: HashSet<&str> = resources
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::Bridge { name, .. } | Resource::Veth { name, .. } | Resource::Ifb { name, .. } => {
+                Some(name.as_str())
+            }
+            Resource::Uplink(uplink) => Some(uplink.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let ours = |link: &&Link| {
+        link.group & 0xffff_0000 == Network::GROUPS
+            && !named.contains(link.name.as_str())
+            && (marks.iter().any(|mark| link.alias.starts_with(mark)) || firewall.knows_link(&link.name))
+    };
+    let mut links: Vec<&Link> = sight.host.links.values().filter(ours).collect();
+    links.sort_by_key(|link| link.index);
+    let links = links.into_iter().map(|link| Stray::Link {
+        name: link.name.clone(),
+        index: link.index,
+        alias: link.alias.clone(),
+    });
+    links.chain(firewall.strays(resources).into_iter().map(Stray::Element)).collect()
 }
 
 fn is_in(seen: &Seen, resource: &Resource) -> bool {
@@ -248,8 +401,11 @@ fn uplink(seen: &Seen, wanted: &Uplink, inside: Option<Resource>) -> Option<Reso
 }
 
 /// The tables of the bridges and tunnels, and of both families.
-fn entries(socket: &mut Route) -> Result<[HashMap<Key, Vec<Entry>>; 2], Refusal> {
+fn entries(socket: &mut Route, wanted: &[Resource]) -> Result<Entries, Refusal> {
     let mut tables = [HashMap::new(), HashMap::new()];
+    if !wanted.iter().any(|r| matches!(r, Resource::Neighbour { .. } | Resource::Remote { .. })) {
+        return Ok(tables);
+    }
     for entry in socket.dump(&overlay::list(AddressFamily::Bridge), Entry::read)? {
         tables[0].entry((entry.index, entry.mac.clone())).or_insert_with(Vec::new).push(entry);
     }
@@ -271,18 +427,18 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// Whose hardware address it is now; what is not permanent is not there.
-fn neighbour(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+fn neighbour(seen: &Seen, entries: &Entries, wanted: &Resource) -> Option<Resource> {
     let Resource::Neighbour { link, address, .. } = wanted else { return None };
     let key = (seen.index(link)?, octets(*address));
-    let entry = seen.entries[1].get(&key)?.iter().find(|entry| entry.is_permanent())?;
+    let entry = entries[1].get(&key)?.iter().find(|entry| entry.is_permanent())?;
     let mac = MacAddress(entry.mac.clone().try_into().ok()?);
     Some(Resource::Neighbour { link: link.clone(), address: *address, mac })
 }
 
 /// Behind which host it is now; what is missing in one of the two tables is missing.
-fn remote(seen: &Seen, wanted: &Resource) -> Option<Resource> {
+fn remote(seen: &Seen, entries: &Entries, wanted: &Resource) -> Option<Resource> {
     let Resource::Remote { link, mac, .. } = wanted else { return None };
-    let entries = seen.entries[0].get(&(seen.index(link)?, mac.0.to_vec()))?;
+    let entries = entries[0].get(&(seen.index(link)?, mac.0.to_vec()))?;
     entries.iter().find(|entry| entry.is_of_bridge())?;
     let via = entries.iter().find(|entry| !entry.is_of_bridge())?.address?;
     Some(Resource::Remote { link: link.clone(), mac: *mac, via })
