@@ -87,6 +87,9 @@ impl Fake {
             }
             return;
         }
+        if let Resource::Sandbox { name, .. } = lost {
+            self.drop_sandbox(name);
+        }
         self.drop_link(lost);
         self.resources.retain(|(_, resource)| resource != lost);
     }
