@@ -28,7 +28,10 @@ pub mod resource;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Name, Network, Pool};
+pub use model::{
+    Container, Endpoint, Id, InterfaceName, Invalid, LinkTuning, MacAddress, Name, Network, Pool,
+    StaticRoute, SysctlName, Tuning,
+};
 pub use options::BadOption;
 pub use port::{PortMapping, PortRange, Protocol, Publication};
 pub use resource::{Family, Member, Pace, Place, Resource, Setting};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{InterfaceName, MacAddress, Place, Resource};
+use netlink_packet_route::link::LinkFlags;
+use rnetkit_drivers::{InterfaceName, LinkTuning, MacAddress, Place, Resource};
 
 use super::{
     Linux, Netns, Refusal, address, firewall,
@@ -75,6 +76,10 @@ pub(super) fn find(
                 Some(netns) => netns.inside(|| sysctl::is_set(link, *setting))?,
                 None => false,
             },
+            Resource::Sysctl { name, value, .. } => match netns {
+                Some(netns) => netns.inside(|| sysctl::has(name, value))?,
+                None => false,
+            },
             Resource::DefaultRoute { .. } => {
                 found.push(default_route(seen, wanted));
                 continue;
@@ -111,9 +116,28 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
             .links
             .get(name.as_str())
             .is_some_and(|link| link.kind == "ifb" && link.group == *group && link.alias == *alias),
+        Resource::Route { link, route } => seen.index(link).is_some_and(|index| {
+            seen.routes.iter().any(|other| {
+                other.table == route::MAIN
+                    && (other.link, other.destination, other.gateway)
+                        == (index, route.destination, route.gateway)
+            })
+        }),
+        Resource::Tuned { link, tuning } => {
+            seen.links.get(link.as_str()).is_some_and(|link| is_tuned(link, tuning))
+        }
         Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
         _ => false,
     }
+}
+
+fn is_tuned(link: &Link, tuning: &LinkTuning) -> bool {
+    let flag = |wanted: Option<bool>, flag| wanted.is_none_or(|on| link.flags.contains(flag) == on);
+    tuning.mac.is_none_or(|mac| link.mac == mac.0)
+        && tuning.mtu.is_none_or(|mtu| link.mtu == mtu)
+        && tuning.queue.is_none_or(|queue| link.queue == queue)
+        && flag(tuning.promiscuous, LinkFlags::Promisc)
+        && flag(tuning.all_multicast, LinkFlags::Allmulti)
 }
 
 /// What links of the host send and receive through; looked at only where somebody asks.
