@@ -12,6 +12,7 @@ use crate::{
         Escaped, InterfaceName, Invalid, LinkTuning, MacAddress, StaticRoute, SysctlName, serde_as_text,
     },
     port::{PortRange, Protocol, Publication, socket_text},
+    service::Balanced,
 };
 
 /// So many in a time: `100/second`.
@@ -355,6 +356,8 @@ pub enum Resource {
     },
     /// A published port, or a range of them.
     Published(Publication),
+    /// A host port that several containers share.
+    Balanced(Balanced),
 }
 
 impl Resource {
@@ -391,7 +394,8 @@ impl Resource {
             | Self::Ifb { .. }
             | Self::Member(_)
             | Self::Guarded { .. }
-            | Self::Published(_) => None,
+            | Self::Published(_)
+            | Self::Balanced(_) => None,
         }
     }
 
@@ -419,6 +423,7 @@ impl Resource {
             | (Self::Rate { link: a, .. }, Self::Rate { link: b, .. })
             | (Self::Guarded { link: a, .. }, Self::Guarded { link: b, .. })
             | (Self::Redirect { link: a, .. }, Self::Redirect { link: b, .. }) => a == b,
+            (Self::Balanced(a), Self::Balanced(b)) => a.is_same_port(b),
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
             | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
             | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
@@ -512,6 +517,7 @@ impl fmt::Display for Resource {
                 most.iter().try_for_each(|most| write!(f, " {most} at a time"))
             }
             Self::Published(publication) => write!(f, "publish {publication}"),
+            Self::Balanced(balanced) => balanced.fmt(f),
         }
     }
 }

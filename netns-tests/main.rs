@@ -28,10 +28,13 @@ mod limits;
 mod many;
 mod naive;
 mod publish;
+mod records;
 mod run;
+mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -41,12 +44,14 @@ fn main() -> ExitCode {
         bridge::TESTS,
         publish::TESTS,
         limits::TESTS,
+        services::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        records::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,

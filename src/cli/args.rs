@@ -256,6 +256,9 @@ pub(crate) struct Connect {
     /// Publish ports: [[HOST_IP]:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/tcp|udp|sctp]
     #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
     pub(crate) publish: Vec<String>,
+    /// The service that shares the published host ports: NAME[,weight=N][,balance=random|source]
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
     /// Higher wins when the container's gateway is chosen
     #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
     pub(crate) gw_priority: String,
@@ -345,6 +348,9 @@ pub(crate) struct Run {
     /// Publish ports: [[HOST_IP]:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/tcp|udp|sctp]
     #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
     pub(crate) publish: Vec<String>,
+    /// The service that shares the published host ports: NAME[,weight=N][,balance=random|source]
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
     /// A static IPv4 address on the first network
     #[arg(long)]
     pub(crate) ip: Option<String>,

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{
-    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource, StaticRoute, Tuning,
+    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource, Share, StaticRoute,
+    Tuning,
     bridge::{self, EndpointSettings, Settings},
 };
 
@@ -47,6 +48,8 @@ pub struct Connect {
     pub interface: Option<InterfaceName>,
     /// Ports to publish.
     pub ports: Vec<PortMapping>,
+    /// The service that shares their host ports.
+    pub service: Option<Share>,
     /// Other names of the container.
     pub aliases: Vec<String>,
     /// Higher wins when the gateway is chosen.
@@ -77,6 +80,7 @@ impl Connect {
             mac: None,
             interface: None,
             ports: Vec::new(),
+            service: None,
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
@@ -192,7 +196,7 @@ impl<K: Kernel> Rnet<K> {
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
             let error = match self.kernel.apply(&plan, Some(&target.netns)) {
-                Ok(()) => match self.commit(&pending, others) {
+                Ok(()) => match self.join(&pending, others) {
                     Ok(()) => return Ok(Connected { network: network.clone(), endpoint, plan }),
                     Err(error) => {
                         let left = self.kernel.settle(&plan.undo(plan.steps.len()), Some(&target.netns));
@@ -219,7 +223,7 @@ impl<K: Kernel> Rnet<K> {
                 }
                 Error::Apply { reason, .. } if !healed && reason.is_missing() => {
                     healed = true;
-                    self.heal()?;
+                    self.heal(&target.key)?;
                 }
                 _ => return Err(error),
             }
@@ -328,7 +332,7 @@ impl<K: Kernel> Rnet<K> {
         state.endpoint.gateways = self.gateways(&network, &state.endpoint, &others)?.0;
         state.made = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
         let (before, after) = self.with_gateways(&network, &state, &others)?;
-        let plan = up.then(Plan::between(&before, &after));
+        let plan = up.then(Plan::between(&before, &after)).then(self.join_plan(&state)?);
         Ok(Connected { network, endpoint: state.endpoint, plan })
     }
 
@@ -423,7 +427,7 @@ impl<K: Kernel> Rnet<K> {
     /// Gives back what was reserved before a failure. The caller holds the network's lock.
     fn let_go(&mut self, state: &EndpointState, network: &Network, error: Error) -> Error {
         let given_back = self.release_addresses(network, &state.endpoint, Rest::No);
-        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports, Rest::No)) {
+        match given_back.and_then(|()| self.release_ports(&state.endpoint, Rest::No)) {
             Ok(()) => error,
             Err(also) => also,
         }
@@ -448,7 +452,7 @@ impl<K: Kernel> Rnet<K> {
         Ok((before, after))
     }
 
-    fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
         if !others.is_empty()
             && let Some(made) = self.store.network_state(&pending.state.endpoint.network)?
         {
@@ -461,10 +465,10 @@ impl<K: Kernel> Rnet<K> {
 
     /// Somebody deleted what the network needs: everything that is missing on this host is made again, other containers'
     /// links and ports included.
-    fn heal(&mut self) -> Result<(), Error> {
+    fn heal(&mut self, held: &str) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
-        let mended = self.mend()?;
-        mended.iter().for_each(|difference| tracing::info!("mended: {}: {}", difference.of, difference.step));
+        let (mended, _) = self.mend(Some(held))?;
+        mended.iter().for_each(|difference| tracing::info!("mended: {difference}"));
         tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
     }

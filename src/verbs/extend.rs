@@ -53,7 +53,7 @@ impl<K: Kernel> Rnet<K> {
         more: &More,
     ) -> Result<EndpointState, Error> {
         let _lock = self.store.lock_container(&container.key())?;
-        let before = self.ready(network, container)?;
+        let before = self.ready_endpoint(network, container)?;
         let mut after = before.clone();
         after.endpoint.options.extend(more.options.clone());
         tune(&mut after.endpoint.tuning, &more.tuning);
@@ -66,7 +66,7 @@ impl<K: Kernel> Rnet<K> {
         }
         let fresh = after.endpoint.ports[before.endpoint.ports.len()..].to_vec();
         if let Err(error) = prepared {
-            self.release_ports(&fresh, Rest::No)?;
+            self.release_some(&after.endpoint.id, &fresh, Rest::No)?;
             return Err(error);
         }
         drop(ports);
@@ -98,12 +98,12 @@ impl<K: Kernel> Rnet<K> {
         }
         if !ports.is_empty() {
             let _ports = self.store.lock_ports()?;
-            self.release_ports(&ports, Rest::Yes)?;
+            self.release_some(&before.endpoint.id, &ports, Rest::Yes)?;
         }
         if after == before { Ok(()) } else { self.store.update(&after) }
     }
 
-    fn ready(&self, network: &Network, container: &ContainerRef) -> Result<EndpointState, Error> {
+    fn ready_endpoint(&self, network: &Network, container: &ContainerRef) -> Result<EndpointState, Error> {
         self.store.endpoint(&network.id, &container.key())?.ok_or_else(|| Error::NotConnected {
             container: container.to_string(),
             network: network.name.to_string(),
@@ -140,7 +140,7 @@ impl<K: Kernel> Rnet<K> {
     fn take_back(&mut self, before: &EndpointState, fresh: &[Publication]) -> Result<(), Error> {
         if !fresh.is_empty() {
             let _ports = self.store.lock_ports()?;
-            self.release_ports(fresh, Rest::No)?;
+            self.release_some(&before.endpoint.id, fresh, Rest::No)?;
         }
         self.store.update(before)
     }
