@@ -30,7 +30,10 @@ pub mod service;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Name, Network, Pool};
+pub use model::{
+    Container, Endpoint, Id, InterfaceName, Invalid, LinkTuning, MacAddress, Name, Network, Pool,
+    StaticRoute, SysctlName, Tuning,
+};
 pub use options::BadOption;
 pub use overlay::{Peer, RemoteEndpoint};
 pub use port::{PortMapping, PortRange, Protocol, Publication};

@@ -11,7 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     bandwidth::Bits,
-    model::{InterfaceName, Invalid, MacAddress, serde_as_text},
+    model::{
+        Escaped, InterfaceName, Invalid, LinkTuning, MacAddress, StaticRoute, SysctlName, serde_as_text,
+    },
     port::{PortRange, Protocol, Publication, socket_text},
     service::Balanced,
 };
@@ -379,6 +381,29 @@ pub enum Resource {
         /// Through which interface.
         link: InterfaceName,
     },
+    /// A route of the container that is not its default route.
+    Route {
+        /// Through which interface.
+        link: InterfaceName,
+        /// Where it leads, and by which next hop.
+        route: StaticRoute,
+    },
+    /// A switch of the container's namespace.
+    Sysctl {
+        /// The interface with which it comes.
+        link: InterfaceName,
+        /// Its name.
+        name: SysctlName,
+        /// Its value.
+        value: String,
+    },
+    /// An interface of the container that is other than it was born.
+    Tuned {
+        /// The interface.
+        link: InterfaceName,
+        /// How it is.
+        tuning: LinkTuning,
+    },
     /// Membership in a set of the firewall.
     Member(Member),
     /// How many connections one address may open to one port of the containers of a network: a chain of the firewall.
@@ -460,7 +485,10 @@ impl Resource {
             Self::Setting { place, link, .. }
             | Self::Address { place, link, .. }
             | Self::Up { place, link } => Some((*place, link)),
-            Self::DefaultRoute { link, .. } => Some((Place::Container, link)),
+            Self::DefaultRoute { link, .. }
+            | Self::Route { link, .. }
+            | Self::Sysctl { link, .. }
+            | Self::Tuned { link, .. } => Some((Place::Container, link)),
             Self::Answers { link } | Self::Neighbour { link, .. } | Self::Remote { link, .. } => {
                 Some((Place::Host, link))
             }
@@ -632,6 +660,14 @@ impl fmt::Display for Resource {
             Self::DefaultRoute { gateway, link } => {
                 write!(f, "default route via {gateway} on {link} in the container")
             }
+            Self::Route { link, route: StaticRoute { destination, gateway: Some(gateway) } } => {
+                write!(f, "route {destination} via {gateway} on {link} in the container")
+            }
+            Self::Route { link, route: StaticRoute { destination, gateway: None } } => {
+                write!(f, "route {destination} on {link} in the container")
+            }
+            Self::Sysctl { name, value, .. } => write!(f, "{name} = {} in the container", Escaped(value)),
+            Self::Tuned { link, tuning } => write!(f, "{link} in the container with {tuning}"),
             Self::Member(member) => member.fmt(f),
             Self::Guarded { link, rate, most } => {
                 write!(f, "firewall: to one port behind {link}, one address opens at most")?;

@@ -11,6 +11,7 @@ mod attacks;
 mod bad_input;
 mod bridge;
 mod cni;
+mod cni_chain;
 mod cni_names;
 mod cni_plugin;
 mod command;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         ipv6::TESTS,
         cni::TESTS,
         cni_names::TESTS,
+        cni_chain::TESTS,
         sweep::TESTS,
         overlay::TESTS,
     ])

@@ -81,8 +81,11 @@ impl Driver for Bridge {
         list.extend(link_settings(Place::Container, &inside, network.has_family(true)));
         list.extend(inside_resources(endpoint));
         if settings.spoof_check {
-            list.push(Resource::Member(Member::Pinned { link: port.clone(), mac: endpoint.mac }));
-            let link_local = network.has_family(true).then(|| endpoint.mac.link_local());
+            list.push(Resource::Member(Member::Pinned {
+                link: port.clone(),
+                mac: endpoint.hardware_address(),
+            }));
+            let link_local = network.has_family(true).then(|| endpoint.hardware_address().link_local());
             let addresses = endpoint.addresses.iter().map(IpNetwork::ip).chain(link_local);
             list.extend(
                 addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
@@ -96,7 +99,7 @@ impl Driver for Bridge {
             alias,
             isolated: !settings.icc,
             hairpin: !endpoint.ports.is_empty(),
-            pinned: settings.spoof_check.then_some(endpoint.mac),
+            pinned: settings.spoof_check.then_some(endpoint.hardware_address()),
         });
         list.push(Resource::Up { place: Place::Host, link: port });
         Ok(list)
@@ -244,5 +247,24 @@ pub(crate) fn inside_resources(endpoint: &Endpoint) -> Vec<Resource> {
             .iter()
             .map(|gateway| Resource::DefaultRoute { gateway: *gateway, link: inside.clone() }),
     );
+    let routes = endpoint.routes.iter().cloned();
+    list.extend(routes.map(|route| Resource::Route { link: inside.clone(), route }));
+    list.extend(tuning(endpoint));
+    list
+}
+
+/// Switches of the container's namespace, and what makes its interface other than it is born.
+pub(crate) fn tuning(endpoint: &Endpoint) -> Vec<Resource> {
+    let link = || endpoint.interface.clone();
+    let sysctls = endpoint.tuning.sysctls.iter();
+    let sysctl = |(name, value): (&crate::SysctlName, &String)| Resource::Sysctl {
+        link: link(),
+        name: name.clone(),
+        value: value.clone(),
+    };
+    let mut list: Vec<Resource> = sysctls.map(sysctl).collect();
+    if !endpoint.tuning.link.is_empty() {
+        list.push(Resource::Tuned { link: link(), tuning: endpoint.tuning.link });
+    }
     list
 }

@@ -1,15 +1,11 @@
 //! What exists of a list of resources: the slow path, for checks and repairs.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::collections::{HashMap, HashSet};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::LinkFlags;
 use rnetkit_drivers::{
-    Balanced, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource,
-    resource::{Tunnel, Uplink},
+    Balanced, InterfaceName, LinkTuning, MacAddress, Member, Network, Place, Publication, Resource,
 };
 
 use super::{
@@ -17,16 +13,15 @@ use super::{
     firewall::{self, Contents, Limits, StrayElement},
     link::{self, Link},
     netlink::Route,
-    overlay::{self, Entry},
     route,
     shape::{self, Queue},
-    sysctl,
+    sysctl, within,
 };
 
 /// What a namespace has.
 #[derive(Default)]
-struct Seen {
-    links: HashMap<String, Link>,
+pub(super) struct Seen {
+    pub(super) links: HashMap<String, Link>,
     addresses: Vec<(u32, IpNetwork)>,
     routes: Vec<route::Route>,
 }
@@ -46,16 +41,10 @@ impl Seen {
         Ok(Self { links, addresses, routes })
     }
 
-    fn index(&self, name: &InterfaceName) -> Option<u32> {
+    pub(super) fn index(&self, name: &InterfaceName) -> Option<u32> {
         self.links.get(name.as_str()).map(|link| link.index)
     }
 }
-
-/// Who is behind whom: of the bridges and tunnels, and of both families.
-type Entries = [HashMap<Key, Vec<Entry>>; 2];
-
-/// A link, and a hardware or IP address there.
-type Key = (u32, Vec<u8>);
 
 /// What the host has, looked at once.
 pub struct Sight {
@@ -93,8 +82,8 @@ pub(super) fn find_in(
         None => Inside::default(),
     };
     let mut in_sandboxes = HashMap::new();
-    find_inside(linux, resources, netns, &mut in_sandboxes)?;
-    let entries = entries(linux.finding_host()?, resources)?;
+    within::find_inside(linux, resources, netns, &mut in_sandboxes)?;
+    let entries = within::entries(linux.finding_host()?, resources)?;
     let shaped = Shaped::of(linux.finding_host()?, &sight.host, resources)?;
     let mut firewall = Firewall::new(linux, sight.firewall.as_ref());
     let mut found = Vec::with_capacity(resources.len());
@@ -114,7 +103,9 @@ pub(super) fn find_in(
             }
             Resource::Forwarding { family } => sysctl::forwards(*family)?,
             Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
-            Resource::Setting { place: Place::Container, .. } => inside.settings.contains(wanted),
+            Resource::Setting { place: Place::Container, .. } | Resource::Sysctl { .. } => {
+                inside.settings.contains(wanted)
+            }
             Resource::DefaultRoute { .. } => {
                 found.push(default_route(seen, wanted));
                 continue;
@@ -140,15 +131,15 @@ pub(super) fn find_in(
                 continue;
             }
             Resource::Uplink(wanted) => {
-                found.push(uplink(&sight.host, wanted, in_sandboxes.remove(&number)));
+                found.push(within::uplink(&sight.host, wanted, in_sandboxes.remove(&number)));
                 continue;
             }
             Resource::Neighbour { .. } => {
-                found.push(neighbour(seen, &entries, wanted));
+                found.push(within::neighbour(seen, &entries, wanted));
                 continue;
             }
             Resource::Remote { .. } => {
-                found.push(remote(seen, &entries, wanted));
+                found.push(within::remote(seen, &entries, wanted));
                 continue;
             }
             other => is_in(seen, other),
@@ -171,6 +162,7 @@ impl Inside {
     fn look(resources: &[Resource]) -> Result<Self, Refusal> {
         let is_set = |resource: &&Resource| match resource {
             Resource::Setting { place: Place::Container, link, setting } => sysctl::is_set(link, *setting),
+            Resource::Sysctl { name, value, .. } => sysctl::has(name, value),
             _ => false,
         };
         let settings = resources.iter().filter(is_set).cloned().collect();
@@ -297,151 +289,29 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
             .links
             .get(name.as_str())
             .is_some_and(|link| link.kind == "ifb" && link.group == *group && link.alias == *alias),
+        Resource::Route { link, route } => seen.index(link).is_some_and(|index| {
+            seen.routes.iter().any(|other| {
+                other.table == route::MAIN
+                    && (other.link, other.destination, other.gateway)
+                        == (index, route.destination, route.gateway)
+            })
+        }),
+        Resource::Tuned { link, tuning } => {
+            seen.links.get(link.as_str()).is_some_and(|link| is_tuned(link, tuning))
+        }
         Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
         Resource::Answers { link } => seen.links.get(link.as_str()).is_some_and(|link| link.answers),
         _ => false,
     }
 }
 
-/// What is in sandboxes, each looked at once; by the number in the list.
-fn find_inside(
-    linux: &mut Linux,
-    resources: &[Resource],
-    netns: Option<&Netns>,
-    found: &mut HashMap<usize, Resource>,
-) -> Result<(), Refusal> {
-    let mut sandboxes: Vec<&InterfaceName> = resources.iter().filter_map(sandbox_of).collect();
-    sandboxes.sort();
-    sandboxes.dedup();
-    for sandbox in sandboxes {
-        let own = resources.iter().enumerate().filter(|(_, r)| sandbox_of(r) == Some(sandbox));
-        let own: Vec<(usize, &Resource)> = own.collect();
-        let looked = linux.enter(sandbox, |linux, _| look_inside(linux, &own, netns));
-        match looked {
-            Ok(looked) => found.extend(looked?),
-            Err(refusal) if refusal.is_missing() => {}
-            Err(refusal) => return Err(refusal),
-        }
-    }
-    Ok(())
-}
-
-fn sandbox_of(resource: &Resource) -> Option<&InterfaceName> {
-    match resource {
-        Resource::Sandbox { name, .. } => Some(name),
-        Resource::Inside { sandbox, .. } => Some(sandbox),
-        Resource::Tunnel(tunnel) => Some(&tunnel.sandbox),
-        Resource::Uplink(uplink) => Some(&uplink.sandbox),
-        _ => None,
-    }
-}
-
-/// The calling thread is in the sandbox.
-fn look_inside(
-    linux: &mut Linux,
-    wanted: &[(usize, &Resource)],
-    netns: Option<&Netns>,
-) -> Result<Vec<(usize, Resource)>, Refusal> {
-    let (numbers, inner): (Vec<usize>, Vec<Resource>) =
-        wanted.iter().filter_map(|(number, r)| Some((*number, r.inside()?.1.clone()))).unzip();
-    let seen = find(linux, &inner, netns)?;
-    let mut list: Vec<(usize, Resource)> = Vec::new();
-    let links: HashMap<String, Link> = linux
-        .finding_host()?
-        .dump(&link::list(), Link::read)?
-        .into_iter()
-        .map(|link| (link.name.clone(), link))
-        .collect();
-    for (number, resource) in wanted {
-        match resource {
-            Resource::Sandbox { .. } => list.push((*number, (*resource).clone())),
-            Resource::Tunnel(wanted) => list.extend(tunnel(&links, wanted).map(|found| (*number, found))),
-            // The sandbox's end; the host's is looked at on the host.
-            Resource::Uplink(wanted) => {
-                let own = links.get(wanted.peer.as_str());
-                let bridge = own.and_then(|own| links.values().find(|other| other.index == own.master));
-                if bridge.is_some_and(|bridge| bridge.name == wanted.bridge.as_str()) {
-                    list.push((*number, (*resource).clone()));
-                }
-            }
-            _ => {}
-        }
-    }
-    for (number, found) in numbers.into_iter().zip(seen) {
-        let sandbox = wanted.iter().find(|(n, _)| *n == number).and_then(|(_, r)| r.inside());
-        if let (Some(found), Some((sandbox, _))) = (found, sandbox) {
-            list.push((number, Resource::Inside { sandbox: sandbox.clone(), what: Box::new(found) }));
-        }
-    }
-    Ok(list)
-}
-
-/// The tunnel, if it is the one; perhaps not as the port that it must be.
-fn tunnel(links: &HashMap<String, Link>, wanted: &Tunnel) -> Option<Resource> {
-    let found = links.get(wanted.name.as_str())?;
-    if found.tunnel != Some((wanted.vni, wanted.port, wanted.local)) || found.group != wanted.group {
-        return None;
-    }
-    let bridge = links.values().find(|link| link.index == found.master).map(|link| link.name.as_str());
-    let right = bridge == Some(wanted.bridge.as_str()) && found.isolated && !found.learning;
-    let bridge = if right { wanted.bridge.clone() } else { wanted.name.clone() };
-    Some(Resource::Tunnel(Tunnel { bridge, mtu: found.mtu, ..wanted.clone() }))
-}
-
-/// The way out of a sandbox: both ends.
-fn uplink(seen: &Seen, wanted: &Uplink, inside: Option<Resource>) -> Option<Resource> {
-    let found = seen.links.get(wanted.name.as_str())?;
-    if found.kind != "veth" || found.group != wanted.group {
-        return None;
-    }
-    let bridge = if inside.is_some() { wanted.bridge.clone() } else { wanted.peer.clone() };
-    let mac = MacAddress(found.mac.clone().try_into().ok()?);
-    let (mtu, alias) = (found.mtu, found.alias.clone());
-    Some(Resource::Uplink(Uplink { mac, bridge, mtu, alias, ..wanted.clone() }))
-}
-
-/// The tables of the bridges and tunnels, and of both families.
-fn entries(socket: &mut Route, wanted: &[Resource]) -> Result<Entries, Refusal> {
-    let mut tables = [HashMap::new(), HashMap::new()];
-    if !wanted.iter().any(|r| matches!(r, Resource::Neighbour { .. } | Resource::Remote { .. })) {
-        return Ok(tables);
-    }
-    for entry in socket.dump(&overlay::list(AddressFamily::Bridge), Entry::read)? {
-        tables[0].entry((entry.index, entry.mac.clone())).or_insert_with(Vec::new).push(entry);
-    }
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        for entry in socket.dump(&overlay::list(family), Entry::read)? {
-            let Some(address) = entry.address else { continue };
-            let key = (entry.index, octets(address));
-            tables[1].entry(key).or_insert_with(Vec::new).push(entry);
-        }
-    }
-    Ok(tables)
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-/// Whose hardware address it is now; what is not permanent is not there.
-fn neighbour(seen: &Seen, entries: &Entries, wanted: &Resource) -> Option<Resource> {
-    let Resource::Neighbour { link, address, .. } = wanted else { return None };
-    let key = (seen.index(link)?, octets(*address));
-    let entry = entries[1].get(&key)?.iter().find(|entry| entry.is_permanent())?;
-    let mac = MacAddress(entry.mac.clone().try_into().ok()?);
-    Some(Resource::Neighbour { link: link.clone(), address: *address, mac })
-}
-
-/// Behind which host it is now; what is missing in one of the two tables is missing.
-fn remote(seen: &Seen, entries: &Entries, wanted: &Resource) -> Option<Resource> {
-    let Resource::Remote { link, mac, .. } = wanted else { return None };
-    let entries = entries[0].get(&(seen.index(link)?, mac.0.to_vec()))?;
-    entries.iter().find(|entry| entry.is_of_bridge())?;
-    let via = entries.iter().find(|entry| !entry.is_of_bridge())?.address?;
-    Some(Resource::Remote { link: link.clone(), mac: *mac, via })
+fn is_tuned(link: &Link, tuning: &LinkTuning) -> bool {
+    let flag = |wanted: Option<bool>, flag| wanted.is_none_or(|on| link.flags.contains(flag) == on);
+    tuning.mac.is_none_or(|mac| link.mac == mac.0)
+        && tuning.mtu.is_none_or(|mtu| link.mtu == mtu)
+        && tuning.queue.is_none_or(|queue| link.queue == queue)
+        && flag(tuning.promiscuous, LinkFlags::Promisc)
+        && flag(tuning.all_multicast, LinkFlags::Allmulti)
 }
 
 /// What links of the host send and receive through; looked at only where somebody asks.

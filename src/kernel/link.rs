@@ -12,7 +12,7 @@ use netlink_packet_route::{
         InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
     },
 };
-use rnetkit_drivers::{InterfaceName, MacAddress};
+use rnetkit_drivers::{InterfaceName, LinkTuning, MacAddress};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Refusal, netlink::Answer, overlay};
@@ -105,6 +105,30 @@ pub(super) fn set_bridge(index: u32, mac: MacAddress, mtu: u32) -> RouteNetlinkM
     RouteNetlinkMessage::SetLink(builder.address(mac.0.to_vec()).mtu(mtu).build())
 }
 
+/// Makes a link other than it was born.
+pub(super) fn tune(index: u32, tuning: &LinkTuning) -> RouteNetlinkMessage {
+    let mut builder = LinkMessageBuilder::<LinkUnspec>::new().index(index);
+    if let Some(mac) = tuning.mac {
+        builder = builder.address(mac.0.to_vec());
+    }
+    if let Some(mtu) = tuning.mtu {
+        builder = builder.mtu(mtu);
+    }
+    if let Some(queue) = tuning.queue {
+        builder = builder.append_extra_attribute(LinkAttribute::TxQueueLen(queue));
+    }
+    let mut message = builder.build();
+    for (wanted, flag) in
+        [(tuning.promiscuous, LinkFlags::Promisc), (tuning.all_multicast, LinkFlags::Allmulti)]
+    {
+        if let Some(on) = wanted {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, on);
+        }
+    }
+    RouteNetlinkMessage::SetLink(message)
+}
+
 /// Brings a link up.
 pub(super) fn set_up(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build())
@@ -150,6 +174,8 @@ pub(super) struct Link {
     pub(super) kind: String,
     pub(super) mac: Vec<u8>,
     pub(super) mtu: u32,
+    pub(super) queue: u32,
+    pub(super) flags: LinkFlags,
     pub(super) group: u32,
     pub(super) master: u32,
     /// The other end's index, for a veth.
@@ -180,8 +206,9 @@ impl Link {
         if !LINKS.contains(&answer.kind) {
             return None;
         }
-        let up = LinkFlags::from_bits_truncate(number(&header[FLAGS..])).contains(LinkFlags::Up);
-        let mut link = Self { index: number(&header[INDEX..]), up, ..Self::default() };
+        let flags = LinkFlags::from_bits_truncate(number(&header[FLAGS..]));
+        let up = flags.contains(LinkFlags::Up);
+        let mut link = Self { index: number(&header[INDEX..]), up, flags, ..Self::default() };
         for attribute in NlasIterator::new(attributes).flatten() {
             link.take(attribute.kind(), attribute.value());
         }
@@ -193,6 +220,7 @@ impl Link {
             libc::IFLA_IFNAME => self.name = text(value),
             libc::IFLA_ADDRESS => self.mac = value.to_vec(),
             libc::IFLA_MTU => self.mtu = number(value),
+            libc::IFLA_TXQLEN => self.queue = number(value),
             libc::IFLA_GROUP => self.group = number(value),
             libc::IFLA_MASTER => self.master = number(value),
             libc::IFLA_LINK => self.peer = number(value),

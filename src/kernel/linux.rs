@@ -324,6 +324,20 @@ impl<'a> Run<'a> {
                 let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
                 self.request(Place::Container, message, NLM_F_CREATE | NLM_F_EXCL)?;
             }
+            Resource::Route { link, route } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::NewRoute(route::to(route, index));
+                self.request(Place::Container, message, NLM_F_CREATE | NLM_F_EXCL)?;
+            }
+            Resource::Sysctl { name, value, .. } => {
+                self.flush()?;
+                let set = self.netns().and_then(|netns| netns.inside(|| sysctl::set(name, value))?);
+                set.map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Tuned { link, tuning } => {
+                let index = self.index(Place::Container, link)?;
+                self.request(Place::Container, link::tune(index, tuning), 0)?;
+            }
             Resource::Member(member) => {
                 let (batch, table) = self.batch()?;
                 firewall::add_member(batch, &table, member, at);
@@ -511,7 +525,10 @@ impl<'a> Run<'a> {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::delete_rate(index), 0)?;
             }
-            Resource::Port { .. } | Resource::Setting { .. } => {}
+            Resource::Port { .. }
+            | Resource::Setting { .. }
+            | Resource::Sysctl { .. }
+            | Resource::Tuned { .. } => {}
             Resource::Address { place, link, address } => {
                 let index = self.index(*place, link)?;
                 self.request(*place, address::delete(index, *address), 0)?;
@@ -523,6 +540,11 @@ impl<'a> Run<'a> {
             Resource::DefaultRoute { gateway, link } => {
                 let index = self.index(Place::Container, link)?;
                 let message = RouteNetlinkMessage::DelRoute(route::default(*gateway, index));
+                self.request(Place::Container, message, 0)?;
+            }
+            Resource::Route { link, route } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::DelRoute(route::to(route, index));
                 self.request(Place::Container, message, 0)?;
             }
             Resource::Member(member) => {

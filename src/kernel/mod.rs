@@ -19,6 +19,7 @@ mod sandbox;
 mod shape;
 mod survey;
 mod sysctl;
+mod within;
 
 use std::{fmt, io, net::IpAddr, path::Path};
 

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{
-    Container, Endpoint, InterfaceName, MacAddress, Network, Pool, PortMapping, Resource, Share,
+    Container, Endpoint, InterfaceName, MacAddress, Network, Pool, PortMapping, Resource, Share, StaticRoute,
+    Tuning,
     bridge::{self, EndpointSettings, Settings},
 };
 
@@ -55,6 +56,10 @@ pub struct Connect {
     pub gateway_priority: i32,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
+    /// Routes of the container besides.
+    pub routes: Vec<StaticRoute>,
+    /// How its interface is to be other than it is born, and switches of its namespace.
+    pub tuning: Tuning,
     /// The network may become the container's default route, if it is the best of its networks for that.
     pub default_route: bool,
     /// Who asks: `rnet`, or the name of an orchestrator.
@@ -79,6 +84,8 @@ impl Connect {
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
+            routes: Vec::new(),
+            tuning: Tuning::default(),
             default_route: true,
             owner: "rnet".to_owned(),
         }
@@ -355,6 +362,8 @@ impl<K: Kernel> Rnet<K> {
             addresses: Vec::new(),
             gateway_priority: wanted.gateway_priority,
             gateways: Vec::new(),
+            routes: wanted.routes.clone(),
+            tuning: wanted.tuning.clone(),
             ports: Vec::new(),
             aliases: wanted.aliases.clone(),
             options: wanted.options.clone(),

@@ -6,6 +6,7 @@ mod connect;
 mod containers;
 mod disconnect;
 mod doctor;
+mod extend;
 mod keep;
 mod life;
 mod networks;
@@ -25,6 +26,7 @@ use std::{
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
+pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};

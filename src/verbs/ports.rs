@@ -167,10 +167,20 @@ impl<K: Kernel> Rnet<K> {
         })
     }
 
-    /// Gives published ports back.
+    /// Gives the published ports of an endpoint back.
     pub(super) fn release_ports(&self, endpoint: &Endpoint, rest: Rest) -> Result<(), Error> {
-        endpoint.ports.iter().try_for_each(|port| {
-            if port.service.is_some() && self.has_others(port, &endpoint.id)? {
+        self.release_some(&endpoint.id, &endpoint.ports, rest)
+    }
+
+    /// Gives some of them back.
+    pub(super) fn release_some(
+        &self,
+        endpoint: &rnetkit_drivers::Id,
+        ports: &[Publication],
+        rest: Rest,
+    ) -> Result<(), Error> {
+        ports.iter().try_for_each(|port| {
+            if port.service.is_some() && self.has_others(port, endpoint)? {
                 return Ok(());
             }
             let hosts = marked(&[port.host]);
