@@ -13,6 +13,7 @@ mod bad_input;
 mod bridge;
 mod churn;
 mod cni;
+mod cni_chain;
 mod cni_names;
 mod cni_plugin;
 mod command;
@@ -31,6 +32,7 @@ mod limits;
 mod many;
 mod model;
 mod naive;
+mod overlay;
 mod publish;
 mod records;
 mod run;
@@ -66,6 +68,8 @@ fn main() -> ExitCode {
         ipv6::TESTS,
         cni::TESTS,
         cni_names::TESTS,
+        cni_chain::TESTS,
         sweep::TESTS,
+        overlay::TESTS,
     ])
 }

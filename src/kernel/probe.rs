@@ -10,7 +10,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{
     Refusal,
-    firewall::{self, Nft, TableName},
+    firewall::{self, Nft, Scope, TableName},
     netlink::{Requests, Route, request},
 };
 
@@ -148,5 +148,7 @@ fn make(message: RouteNetlinkMessage) -> Result<(), Refusal> {
 
 /// rnet's own ruleset, as it is made on a host.
 fn whole_ruleset() -> Result<(), Refusal> {
-    Nft::open()?.run(&firewall::create(&TableName::default(), 0)).map_err(|rejected| rejected.refusal)
+    Nft::open()?
+        .run(&firewall::create(&TableName::default(), Scope::Host, 0))
+        .map_err(|rejected| rejected.refusal)
 }
