@@ -131,12 +131,18 @@ fn ghosts_of_deleted_namespaces_are_gone_at_once(lab: &Lab) {
     lab.rn("network rm blue").ok();
 }
 
-/// Something that goes on until it is dropped.
+/// Something that goes on until `enough`.
 fn meanwhile(lab: &Lab, line: &str) -> Running {
-    let mut running =
-        Running::start(&mut lab.command("sh", &["-c", &format!("echo ready; while {line}; do :; done")]));
+    let line = format!("echo ready; while [ ! -e /run/lab/enough ] && {line}; do :; done");
+    let mut running = Running::start(&mut lab.command("sh", &["-c", &line]));
     assert_eq!(running.line(), "ready");
     running
+}
+
+#[track_caller]
+fn enough(lab: &Lab, running: Running) {
+    lab.sh("touch /run/lab/enough").ok();
+    drop(running.wait());
 }
 
 /// Verbs of every kind, all of which must do their work.
@@ -161,7 +167,7 @@ fn lists_that_others_tear_are_read_again(lab: &Lab) {
     std::fs::write("/run/lab/links", lines).expect("a file");
     let churn = meanwhile(lab, "ip -batch /run/lab/links");
     everything_works(lab);
-    drop(churn);
+    enough(lab, churn);
     lab.sh("for t in $(ip -br link show type bridge | grep -o '^t[0-9]*'); do ip link del $t; done").ok();
 }
 
@@ -172,6 +178,6 @@ fn a_writer_that_commits_all_the_time_disturbs_nothing(lab: &Lab) {
     std::fs::write("/run/lab/rules", each).expect("a file");
     let churn = meanwhile(lab, "while read line; do nft \"$line\"; done < /run/lab/rules");
     everything_works(lab);
-    drop(churn);
+    enough(lab, churn);
     lab.sh("nft delete table inet other 2>/dev/null; true").ok();
 }
