@@ -258,7 +258,6 @@ pub(super) fn strays(sight: &Sight, resources: &[Resource], marks: &[String]) ->
     let named: HashSet<&str> = resources
         .iter()
         .filter_map(|resource| match resource {
-            Resource::Uplink(uplink) => Some(uplink.name.as_str()),
             Resource::Bridge { name, .. } | Resource::Veth { name, .. } | Resource::Ifb { name, .. } => {
                 Some(name.as_str())
             }
