@@ -23,6 +23,7 @@ mod lab;
 mod limits;
 mod many;
 mod naive;
+mod names;
 mod publish;
 mod run;
 mod snapshot;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         agent::TESTS,
+        names::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

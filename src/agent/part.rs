@@ -20,7 +20,7 @@ use super::{confine, wire};
 use crate::{config::Config, error::Error, store::Store};
 
 /// Every part, in the order in which they are started.
-pub static PARTS: [&Part; 0] = [];
+pub static PARTS: [&Part; 1] = [&super::names::PART];
 
 /// A part, as the agent knows it.
 pub struct Part {
@@ -60,7 +60,8 @@ pub fn is_wanted_for(network: &Network) -> bool {
 }
 
 /// The requests of the agent: [`Value`]s, each of which must be answered with one. The first is always
-/// `{"do":"sync"}`, and answering it says that the part is ready.
+/// `{"do":"sync"}`, and answering it says that the part is ready. An answer `{"failed":"why"}` is told to who asked,
+/// and the part goes on.
 pub struct Requests {
     lines: BufReader<OwnedReadHalf>,
     answers: OwnedWriteHalf,

@@ -204,7 +204,9 @@ impl Agent {
             if networks.iter().any(|network| (slot.part.is_wanted)(network)) {
                 any = true;
                 let synced = self.ask(slot, &json!(Request::Sync)).await;
-                trouble.extend(synced.err().map(|reason| format!("part {}: {reason}", slot.part.name)));
+                let reason = synced.map(|answer| answer["failed"].as_str().map(str::to_owned));
+                let reason = reason.unwrap_or_else(Some);
+                trouble.extend(reason.map(|reason| format!("{}: {reason}", slot.part.name)));
             } else {
                 slot.end().await;
             }

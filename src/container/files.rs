@@ -101,6 +101,11 @@ pub fn resolv_conf(host_text: &str, dns: &DnsOptions) -> String {
     text
 }
 
+/// The name servers that a resolv.conf names, in its order; those with a scope are left out.
+pub fn name_servers(text: &str) -> Vec<IpAddr> {
+    Host::read(text).servers
+}
+
 /// What a resolv.conf says.
 #[derive(Default)]
 struct Host<'a> {

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use rnetkit_drivers::{Endpoint, Id, Name, Resource};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Store,
@@ -90,6 +90,23 @@ impl Store {
     /// When it cannot be read.
     pub fn endpoint(&self, network: &Id, key: &str) -> Result<Option<EndpointState>, Error> {
         file::read(&self.endpoint_path(network, key))
+    }
+
+    /// What of an endpoint's record a reader wants; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn endpoint_part<T: DeserializeOwned>(&self, network: &Id, key: &str) -> Result<Option<T>, Error> {
+        file::read(&self.endpoint_path(network, key))
+    }
+
+    /// The keys of the containers that are in a network.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn endpoint_keys(&self, network: &Id) -> Result<Vec<String>, Error> {
+        let names = file::names(&self.endpoints_dir(network))?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
     }
 
     /// The endpoints of a network, ready ones only.
