@@ -24,6 +24,7 @@ mod none;
 pub mod options;
 pub mod port;
 pub mod resource;
+pub mod service;
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -32,6 +33,7 @@ pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Nam
 pub use options::BadOption;
 pub use port::{PortMapping, PortRange, Protocol, Publication};
 pub use resource::{Family, Member, Pace, Place, Resource, Setting};
+pub use service::{Balance, Balanced, Share};
 
 /// What a network of a driver is able to do; asked before anything is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,10 @@ use core::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::model::{Invalid, serde_as_text};
+use crate::{
+    model::{Invalid, serde_as_text},
+    service::Share,
+};
 
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -239,9 +242,30 @@ pub struct Publication {
     /// (or where the host has none in that network) the host's loopback does not lead to the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
+    /// The service that shares the host port, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Share>,
 }
 
 impl Publication {
+    /// Whether both are about the very same host port.
+    #[must_use]
+    pub fn is_same_port(&self, other: &Self) -> bool {
+        (self.host, self.protocol, self.host_ports) == (other.host, other.protocol, other.host_ports)
+    }
+
+    /// Whether both are of one service, which may share a host port.
+    #[must_use]
+    pub fn shares_with(&self, other: Option<&Share>) -> bool {
+        matches!((&self.service, other), (Some(a), Some(b)) if (&a.name, a.balance) == (&b.name, b.balance))
+    }
+
+    /// The container's address and ports.
+    #[must_use]
+    pub fn target_text(&self) -> String {
+        socket_text(self.target, &self.target_ports.to_string())
+    }
+
     /// Whether every port of the host leads to the same port of the container.
     #[must_use]
     pub fn is_identity(&self) -> bool {
@@ -262,8 +286,7 @@ impl Publication {
 impl fmt::Display for Publication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports = socket_text(self.host, &self.host_ports.to_string());
-        let target = socket_text(self.target, &self.target_ports.to_string());
-        write!(f, "{ports}/{} to {target}", self.protocol)
+        write!(f, "{ports}/{} to {}", self.protocol, self.target_text())
     }
 }
 

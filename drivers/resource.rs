@@ -10,6 +10,7 @@ use crate::{
     bandwidth::Bits,
     model::{InterfaceName, Invalid, MacAddress, serde_as_text},
     port::{PortRange, Protocol, Publication, socket_text},
+    service::Balanced,
 };
 
 /// So many in a time: `100/second`.
@@ -330,6 +331,8 @@ pub enum Resource {
     },
     /// A published port, or a range of them.
     Published(Publication),
+    /// A host port that several containers share.
+    Balanced(Balanced),
 }
 
 impl Resource {
@@ -363,7 +366,8 @@ impl Resource {
             | Self::Ifb { .. }
             | Self::Member(_)
             | Self::Guarded { .. }
-            | Self::Published(_) => None,
+            | Self::Published(_)
+            | Self::Balanced(_) => None,
         }
     }
 
@@ -391,6 +395,7 @@ impl Resource {
             | (Self::Rate { link: a, .. }, Self::Rate { link: b, .. })
             | (Self::Guarded { link: a, .. }, Self::Guarded { link: b, .. })
             | (Self::Redirect { link: a, .. }, Self::Redirect { link: b, .. }) => a == b,
+            (Self::Balanced(a), Self::Balanced(b)) => a.is_same_port(b),
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
             | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
             | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
@@ -476,6 +481,7 @@ impl fmt::Display for Resource {
                 most.iter().try_for_each(|most| write!(f, " {most} at a time"))
             }
             Self::Published(publication) => write!(f, "publish {publication}"),
+            Self::Balanced(balanced) => balanced.fmt(f),
         }
     }
 }

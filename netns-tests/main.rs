@@ -10,6 +10,9 @@ mod agent;
 mod attacks;
 mod bad_input;
 mod bridge;
+mod cni;
+mod cni_names;
+mod cni_plugin;
 mod command;
 mod concurrency;
 mod forge;
@@ -25,10 +28,13 @@ mod many;
 mod naive;
 mod names;
 mod publish;
+mod records;
 mod run;
+mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -38,17 +44,21 @@ fn main() -> ExitCode {
         bridge::TESTS,
         publish::TESTS,
         limits::TESTS,
+        services::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        records::TESTS,
         agent::TESTS,
         names::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
+        cni::TESTS,
+        cni_names::TESTS,
         sweep::TESTS,
     ])
 }

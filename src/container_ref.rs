@@ -37,6 +37,14 @@ pub enum Means {
     Path(PathBuf),
     /// The namespace of a process.
     Pid(u32),
+    /// A container of an orchestrator that calls rnet as a CNI plugin: `cni:ID`, or `cni:ID:INTERFACE` for what it has
+    /// on one network besides. Only the orchestrator knows where its namespace is.
+    Cni(String),
+}
+
+impl Means {
+    /// What stands before the id of an orchestrator's container.
+    pub const CNI: &str = "cni:";
 }
 
 impl std::str::FromStr for ContainerRef {
@@ -63,6 +71,12 @@ impl std::str::FromStr for Means {
             return number
                 .map(Self::Pid)
                 .ok_or_else(|| Invalid::new("container", text, "after pid: a process number is expected"));
+        }
+        if let Some(id) = text.strip_prefix(Self::CNI) {
+            let (id, interface) = id.split_once(':').map_or((id, None), |(id, name)| (id, Some(name)));
+            Name::parse("container id", id)?;
+            interface.map(str::parse::<rnetkit_drivers::InterfaceName>).transpose()?;
+            return Ok(Self::Cni(text[Self::CNI.len()..].to_owned()));
         }
         if !text.starts_with('/') {
             return Name::parse("container", text).map(Self::Name);
@@ -114,6 +128,7 @@ impl ContainerRef {
             Means::Name(name) => name.to_string(),
             Means::Path(path) => path.to_string_lossy().into_owned(),
             Means::Pid(pid) => format!("pid:{pid}"),
+            Means::Cni(id) => format!("{}{id}", Means::CNI),
         }
     }
 
@@ -132,7 +147,19 @@ impl ContainerRef {
             (_, Some(pid)) | (&Means::Pid(pid), None) => PathBuf::from(format!("/proc/{pid}/ns/net")),
             (Means::Name(name), None) => Path::new(NAMED[0]).join(name.as_str()),
             (Means::Path(path), None) => path.clone(),
+            (Means::Cni(_), None) => {
+                let reason = ": only its orchestrator knows where its network namespace is".to_owned();
+                return Err(Error::ContainerNotFound { name: self.to_string(), reason });
+            }
         };
+        self.open_at(path, kernel)
+    }
+
+    /// As `open`, with the namespace file that somebody else names.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_at<K: Kernel>(&self, path: PathBuf, kernel: &K) -> Result<(K::Netns, PathBuf), Error> {
         let netns = kernel.open(&path).map_err(|refusal| self.refused(&path, &refusal))?;
         if kernel.identity(&netns) == kernel.host_identity() {
             return Err(Error::HostNamespace { name: self.to_string() });
@@ -150,6 +177,10 @@ impl ContainerRef {
             (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Pid(_)) => {
                 Error::ContainerNotFound { name: named, reason: ": there is no such process".to_owned() }
             }
+            (libc::ENOENT | libc::ESRCH | libc::ENOTDIR, Means::Cni(_)) => Error::ContainerNotFound {
+                name: named,
+                reason: format!(": there is no {}", shown(&path.to_string_lossy())),
+            },
             (libc::ENOENT | libc::ENOTDIR, Means::Path(_)) => {
                 Error::ContainerNotFound { name: named, reason: ": there is no such file".to_owned() }
             }
@@ -175,7 +206,7 @@ mod tests {
     fn text() -> impl Strategy<Value = String> {
         prop_oneof![
             "\\PC{0,40}",
-            "(pid:|/proc/|/run/netns/|/var/run/netns/|/)?[a-z0-9._/%+-]{0,20}(/ns/net)?",
+            "(pid:|cni:|/proc/|/run/netns/|/var/run/netns/|/)?[a-z0-9._/%+-]{0,20}(/ns/net|:[a-z0-9]{1,8})?",
             any::<String>()
         ]
     }
@@ -212,6 +243,8 @@ mod tests {
             ("pid:42", "pid%3a42"),
             ("/proc/42/ns/net", "pid%3a42"),
             ("/a b", "%2fa%20b"),
+            ("cni:web", "cni%3aweb"),
+            ("cni:web:eth1", "cni%3aweb%3aeth1"),
         ] {
             assert_eq!(text.parse::<ContainerRef>().unwrap().key(), key);
         }
@@ -229,7 +262,21 @@ mod tests {
 
     #[test]
     fn what_names_no_container_is_refused() {
-        for text in ["", "..", "a/b", "pid:", "pid:-1", "pid:x", "pid:+1", "a b", "x\n"] {
+        for text in [
+            "",
+            "..",
+            "a/b",
+            "pid:",
+            "pid:-1",
+            "pid:x",
+            "pid:+1",
+            "a b",
+            "x\n",
+            "cni:",
+            "cni:../x",
+            "cni:a:b/c",
+            "cni:a:",
+        ] {
             assert!(text.parse::<ContainerRef>().is_err(), "{text}");
         }
     }

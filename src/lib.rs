@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `main.rs`, [`cli`] | words in, verbs called, words out |
+//! | [`cni`] | the same as a CNI plugin: environment and JSON in, verbs called, JSON out |
 //! | [`container`], [`page`] | processes of `rnet run`, and what they serve without a command |
 //! | [`agent`] | the long-running part, for names: a process beside, never on the way of a connect |
 //! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
@@ -29,6 +30,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod container;
 pub mod container_ref;

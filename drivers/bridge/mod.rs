@@ -116,6 +116,8 @@ fn published(endpoint: &Endpoint, settings: &Settings) -> Vec<Resource> {
     for port in &endpoint.ports {
         match settings.gateway_mode(Family::of(port.target)) {
             GatewayMode::Routed => open(&mut list, port),
+            // What several share is nobody's own: it follows from the records of all of them.
+            _ if port.service.is_some() => {}
             GatewayMode::Nat | GatewayMode::NatUnprotected | GatewayMode::Isolated => {
                 list.push(Resource::Published(port.clone()));
             }

@@ -79,6 +79,7 @@ fn endpoint(network: &Network, ports: &[&str]) -> Endpoint {
                 target_ports: mapping.container_ports,
                 protocol: mapping.protocol,
                 gateway: network.pools.iter().find_map(|pool| pool.gateway),
+                service: None,
             });
         }
     }

@@ -85,6 +85,9 @@ pub(crate) enum Command {
     Gc(Gc),
     /// Look at the host: what helps, what is in the way, what to do; exit code 1 if something will not work
     Doctor(Doctor),
+    /// What a runtime of containers needs to call rnet as its CNI plugin; without a command, the plugin itself
+    #[command(subcommand)]
+    Cni(CniCommand),
     /// Take everything away that rnet made on this host
     Purge,
     /// Make the networks that are defined, as after a reboot
@@ -105,7 +108,7 @@ impl Command {
                 command,
                 NetworkCommand::Ls(_) | NetworkCommand::Inspect(_) | NetworkCommand::Prune(_)
             ),
-            Self::Repair(_) | Self::Gc(_) | Self::Restore => true,
+            Self::Repair(_) | Self::Gc(_) | Self::Restore | Self::Cni(_) => true,
             _ => false,
         }
     }
@@ -130,6 +133,26 @@ pub(crate) enum NetworkCommand {
     Rm(Rm),
     /// Remove all networks that no container is connected to
     Prune(Prune),
+}
+
+#[derive(Subcommand, Debug)]
+#[command(defer = true)]
+pub(crate) enum CniCommand {
+    /// Put the plugin where runtimes look for it
+    Install(CniInstall),
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct CniInstall {
+    /// Where to
+    #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Also by the names of other plugins: all that rnet can be, or these, with commas between
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub(crate) aliases: Option<String>,
+    /// Replace what is there and is not rnet
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -233,6 +256,9 @@ pub(crate) struct Connect {
     /// Publish ports: [[HOST_IP]:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/tcp|udp|sctp]
     #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
     pub(crate) publish: Vec<String>,
+    /// The service that shares the published host ports: NAME[,weight=N][,balance=random|source]
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
     /// Higher wins when the container's gateway is chosen
     #[arg(long, value_name = "N", default_value = "0", allow_hyphen_values = true)]
     pub(crate) gw_priority: String,
@@ -322,6 +348,9 @@ pub(crate) struct Run {
     /// Publish ports: [[HOST_IP]:][HOST_PORT[-END]]:CONTAINER_PORT[-END][/tcp|udp|sctp]
     #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
     pub(crate) publish: Vec<String>,
+    /// The service that shares the published host ports: NAME[,weight=N][,balance=random|source]
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
     /// A static IPv4 address on the first network
     #[arg(long)]
     pub(crate) ip: Option<String>,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod cni;
 mod completions;
 mod containers;
 mod filter;
@@ -15,7 +16,7 @@ mod view;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use args::{Command, Global, NetworkCommand};
+use args::{CniCommand, Command, Global, NetworkCommand};
 use output::Out;
 
 use crate::{
@@ -143,6 +144,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Repair(args) => keep::repair(&context, &args, &mut out)?,
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
+        Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
         Command::Agent(args) => return agent::run(&context, &args, out),

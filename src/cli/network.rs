@@ -267,6 +267,7 @@ fn wanted_endpoint(args: &args::Connect) -> Result<Connect, Failure> {
     wanted.mac = args.mac_address.as_deref().map(str::parse).transpose()?;
     wanted.interface = args.interface.as_deref().map(str::parse).transpose()?;
     wanted.ports = all(&args.publish, str::parse)?;
+    wanted.service = args.service.as_deref().map(str::parse).transpose()?;
     wanted.aliases = all(&args.alias, |text| Name::parse("alias", text).map(|name| name.to_string()))?;
     if let Some(name) = &args.name {
         wanted.aliases.push(Name::parse("name", name)?.to_string());

@@ -10,6 +10,7 @@ use crate::{
         SpawnError,
         detach::{self, Detached, Watcher},
         files::{self, DnsOptions, Family6, HostsInput},
+        guard,
         options::{EnvVar, ExtraHost, Hostname, Sysctl, User},
         spawn::{Files, Held, Main, Namespace, Output, Spec, spawn},
     },
@@ -126,7 +127,8 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
         },
     };
     let watching = rnet.begin_container(&state)?;
-    let running = match prepare(context, &mut rnet, wanted, &mut state) {
+    let prepared = guard(context, &wanted.name);
+    let running = match prepared.and_then(|()| prepare(context, &mut rnet, wanted, &mut state)) {
         Ok(running) => running,
         Err(failure) => {
             rnet.end_container(&state, FAILED)?;
@@ -137,6 +139,19 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
     let code = running.wait();
     end(&mut rnet, &state, code, watching)?;
     Ok(code)
+}
+
+/// Where this process is killed before it has taken its container down, another does that at once.
+fn guard(context: &Context, name: &Name) -> Result<(), Failure> {
+    let take_down = || {
+        if let Ok(mut rnet) = context.rnet()
+            && rnet.store().is_watched(name.as_str())
+        {
+            // Where that fails, the next command tries again.
+            drop(rnet.reap());
+        }
+    };
+    guard::outlive(take_down).map_err(|error| Failure::new(format!("make a process: {error}")))
 }
 
 fn end(rnet: &mut Rnet<Linux>, state: &ContainerState, code: u8, watching: Lock) -> Result<(), Failure> {
@@ -430,7 +445,9 @@ fn connections(args: &args::Run, name: &Name) -> Result<Vec<Connect>, Failure> {
             if list.len() > 1 { list[*n].network.clone() } else { String::new() },
         )
     });
-    list[best.unwrap_or(0)].ports = ports;
+    let best = &mut list[best.unwrap_or(0)];
+    best.ports = ports;
+    best.service = args.service.as_deref().map(str::parse).transpose()?;
     Ok(list)
 }
 
@@ -499,6 +516,7 @@ fn refuse_conflicts(args: &args::Run, attachment: &Attachment) -> Result<(), Fai
     };
     let given = [
         (!args.publish.is_empty(), "--publish"),
+        (args.service.is_some(), "--service"),
         (args.ip.is_some(), "--ip"),
         (args.ip6.is_some(), "--ip6"),
         (args.mac_address.is_some(), "--mac-address"),

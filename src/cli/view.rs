@@ -82,7 +82,13 @@ pub(super) fn endpoint(state: &EndpointState) -> Value {
         "Ports": ports(&endpoint.ports),
         "Interface": endpoint.interface,
         "NetNS": endpoint.container.netns,
+        "Owner": state.owner,
     });
+    let service = endpoint.ports.iter().find_map(|port| port.service.as_ref());
+    if let (Some(share), Some(shown)) = (service, shown.as_object_mut()) {
+        let service = json!({ "Name": share.name, "Weight": share.weight, "Balance": share.balance });
+        shown.insert("Service".to_owned(), service);
+    }
     let limits = EndpointSettings::read(&endpoint.options).map(|settings| bandwidth::shown(&settings.limits));
     let limits: Map<String, Value> =
         limits.unwrap_or_default().into_iter().map(|(name, value)| (name, json!(value))).collect();

@@ -1,16 +1,23 @@
 //! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
 
-use std::{collections::HashMap, fs, net::IpAddr, os::fd::AsRawFd as _, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+    path::Path,
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
+use rnetkit_drivers::{Balanced, Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
     conntrack::{self, Change},
-    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, TableName},
+    find::{self, Sight, Stray},
+    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, TableName, balance},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -106,11 +113,23 @@ impl<'a> Run<'a> {
             Place::Host => self.linux.host(),
             Place::Container => {
                 if self.container.is_none() {
-                    self.container = Some(self.netns()?.inside(Route::open)??);
+                    self.inside(|| Ok(()))?;
                 }
                 self.container.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
             }
         }
+    }
+
+    /// Works inside the container's namespace; the first visit also opens the socket that later messages go through.
+    fn inside(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let netns = self.netns()?;
+        let container = &mut self.container;
+        netns.inside(|| {
+            if container.is_none() {
+                *container = Some(Route::open()?);
+            }
+            work()
+        })?
     }
 
     fn failed(&self, at: usize, refusal: Refusal) -> Failed {
@@ -254,9 +273,8 @@ impl<'a> Run<'a> {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
                     self.flush()?;
-                    let applied =
-                        self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
-                    applied.map_err(|refusal| self.failed(at, refusal))?;
+                    self.inside(|| sysctl::apply(link, *setting))
+                        .map_err(|refusal| self.failed(at, refusal))?;
                 }
             },
             Resource::Address { place, link, address } => {
@@ -281,6 +299,7 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 firewall::limit(batch, &table, &limits, at);
             }
+            Resource::Balanced(port) => self.balance(None, Some(port))?,
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::publish(batch, &table, publication, at);
@@ -307,6 +326,34 @@ impl<'a> Run<'a> {
         self.request(Place::Host, shape::redirect(index, through), shape::CREATE)
     }
 
+    /// Shares a host port among these, and no longer among those. What it leads to is looked at first.
+    fn balance(&mut self, from: Option<&Balanced>, to: Option<&Balanced>) -> Result<(), Failed> {
+        self.flush()?;
+        let at = self.at;
+        let table = self.linux.table.clone();
+        let nft = self.linux.nft().map_err(|refusal| Failed { at, done: at, refusal })?;
+        let done = match (from, to) {
+            (_, Some(port)) => balance::set(nft, &table, port),
+            (Some(port), None) => balance::unset(nft, &table, port),
+            (None, None) => Ok(()),
+        };
+        done.map_err(|rejected| {
+            let done = if rejected.outcome == Outcome::Undone { at } else { at + 1 };
+            Failed { at, done, refusal: rejected.refusal }
+        })?;
+        let members = |port: Option<&Balanced>| port.map(|port| port.members.clone()).unwrap_or_default();
+        let (before, after) = (members(from), members(to));
+        let gone =
+            before.iter().filter(|member| !after.contains(member)).map(|member| (member, Change::Closed));
+        let come =
+            after.iter().filter(|member| !before.contains(member)).map(|member| (member, Change::Opened));
+        let flows = gone.chain(come).filter(|(member, _)| conntrack::concerns(member));
+        let flows: Vec<(Publication, Change)> =
+            flows.map(|(member, change)| (member.clone(), change)).collect();
+        self.linux.forget_flows(&flows);
+        Ok(())
+    }
+
     /// Something that is no message: what is collected goes first.
     fn now(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Failed> {
         self.flush()?;
@@ -321,6 +368,10 @@ impl<'a> Run<'a> {
                 self.request(Place::Container, message, route::REPLACE)
             }
             Resource::Port { .. } => self.create(to),
+            Resource::Balanced(port) => match from {
+                Resource::Balanced(before) => self.balance(Some(before), Some(port)),
+                _ => self.create(to),
+            },
             Resource::Rate { link, rate, burst } => {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::REPLACE)
@@ -391,6 +442,7 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 firewall::unlimit(batch, &table, &limits, at);
             }
+            Resource::Balanced(port) => self.balance(Some(port), None)?,
             Resource::Published(publication) => {
                 let (batch, table) = self.batch()?;
                 firewall::unpublish(batch, &table, publication, at);
@@ -559,6 +611,46 @@ impl Linux {
         first
     }
 
+    /// Where many elements of the firewall are to come and go: all in one transaction, by what the sets hold now.
+    /// Returns the steps that are done so; none where they are few, or where the tables themselves are to be made first.
+    fn settle_elements<'a>(&mut self, plan: &'a Plan) -> HashSet<&'a Step> {
+        const FEW: usize = 16;
+        let resource = |step: &'a Step| match step {
+            Step::Create(resource @ (Resource::Member(_) | Resource::Published(_))) => Some((resource, true)),
+            Step::Remove(resource @ (Resource::Member(_) | Resource::Published(_))) => {
+                Some((resource, false))
+            }
+            Step::Create(_) | Step::Change { .. } | Step::Remove(_) => None,
+        };
+        let steps: HashSet<&Step> = plan.steps.iter().filter(|step| resource(step).is_some()).collect();
+        let tables = plan.steps.contains(&Step::Create(Resource::Firewall));
+        if steps.len() <= FEW || tables {
+            return HashSet::new();
+        }
+        let of = |wanted: bool| {
+            plan.steps
+                .iter()
+                .filter_map(resource)
+                .filter(move |r| r.1 == wanted)
+                .map(|r| r.0)
+                .collect::<Vec<_>>()
+        };
+        let table = self.table.clone();
+        let done = self.nft().and_then(|nft| firewall::converge(nft, &table, &of(true), &of(false)));
+        if done.is_err() {
+            return HashSet::new();
+        }
+        let changes = steps.iter().filter_map(|step| match step {
+            Step::Create(Resource::Published(port)) => Some((port.clone(), Change::Opened)),
+            Step::Remove(Resource::Published(port)) => Some((port.clone(), Change::Closed)),
+            _ => None,
+        });
+        let changes: Vec<(Publication, Change)> =
+            changes.filter(|(port, _)| conntrack::concerns(port)).collect();
+        self.forget_flows(&changes);
+        steps
+    }
+
     fn run_each(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
         let mut run = Run::new(self, netns);
         let mut at = 0;
@@ -587,6 +679,7 @@ fn is_settled(refusal: &Refusal) -> bool {
 
 impl Kernel for Linux {
     type Netns = Netns;
+    type Sight = Sight;
 
     fn open(&self, path: &Path) -> Result<Netns, Refusal> {
         Netns::open(path)
@@ -605,7 +698,11 @@ impl Kernel for Linux {
             return Vec::new();
         }
         let mut left = Vec::new();
+        let many = self.settle_elements(plan);
         for step in &plan.steps {
+            if many.contains(&step) {
+                continue;
+            }
             match self.settle_step(step, netns) {
                 Err(refusal) if !is_settled(&refusal) => left.push((step.clone(), refusal)),
                 _ => {}
@@ -619,7 +716,44 @@ impl Kernel for Linux {
         resources: &[Resource],
         netns: Option<&Netns>,
     ) -> Result<Vec<Option<Resource>>, Refusal> {
-        super::find::find(self, resources, netns)
+        find::find(self, resources, netns)
+    }
+
+    fn look(&mut self) -> Result<Sight, Refusal> {
+        find::look(self)
+    }
+
+    fn find_in(
+        &mut self,
+        sight: &Sight,
+        resources: &[Resource],
+        netns: Option<&Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal> {
+        find::find_in(self, sight, resources, netns)
+    }
+
+    fn strays(&self, sight: &Sight, resources: &[Resource], marks: &[String]) -> Vec<Stray> {
+        find::strays(sight, resources, marks)
+    }
+
+    fn remove_strays(&mut self, strays: &[Stray]) -> Vec<(Stray, Refusal)> {
+        let mut left = Vec::new();
+        let mut elements = Vec::new();
+        for stray in strays {
+            match stray {
+                Stray::Link { index, .. } => match self.delete(&link::delete(*index), *index) {
+                    Err(refusal) if !is_settled(&refusal) => left.push((stray.clone(), refusal)),
+                    _ => {}
+                },
+                Stray::Element(element) => elements.push(element.clone()),
+            }
+        }
+        let table = self.table.clone();
+        let removed = self.nft().and_then(|nft| firewall::remove_strays(nft, &table, &elements));
+        if let (Err(refusal), Some(first)) = (removed, elements.first()) {
+            left.push((Stray::Element(first.clone()), refusal));
+        }
+        left
     }
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {

@@ -145,7 +145,7 @@ fn exhausted(network: &Network, pool: &Pool, used: usize) -> Error {
 }
 
 /// The lowest number that is neither taken nor reserved.
-fn lowest(numbers: &Numbers, pool: &Pool) -> Option<u32> {
+pub(super) fn lowest(numbers: &Numbers, pool: &Pool) -> Option<u32> {
     let window = ipam::window(pool);
     let range = u32::try_from(window.start).ok()?..u32::try_from(window.end).unwrap_or(u32::MAX);
     let address = |offset| ipam::address_at(&pool.subnet, u128::from(offset));

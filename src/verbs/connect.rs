@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{
-    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource,
+    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource, Share,
     bridge::{self, EndpointSettings, Settings},
 };
 
 use super::{Rnet, disconnect::Rest};
 use crate::{
-    container_ref::ContainerRef,
+    container_ref::{ContainerRef, Means},
     error::Error,
     kernel::Kernel,
     plan::Plan,
@@ -35,6 +35,8 @@ pub struct Connect {
     pub container: ContainerRef,
     /// The process of the container, where `rnet run` started it, and its id.
     pub process: Option<(u32, rnetkit_drivers::Id)>,
+    /// The namespace file, where the container's name does not lead to it: an orchestrator tells it.
+    pub netns: Option<std::path::PathBuf>,
     /// A static IPv4 address.
     pub ip: Option<IpAddr>,
     /// A static IPv6 address.
@@ -45,6 +47,8 @@ pub struct Connect {
     pub interface: Option<InterfaceName>,
     /// Ports to publish.
     pub ports: Vec<PortMapping>,
+    /// The service that shares their host ports.
+    pub service: Option<Share>,
     /// Other names of the container.
     pub aliases: Vec<String>,
     /// Higher wins when the gateway is chosen.
@@ -65,11 +69,13 @@ impl Connect {
             network: network.into(),
             container,
             process: None,
+            netns: None,
             ip: None,
             ip6: None,
             mac: None,
             interface: None,
             ports: Vec::new(),
+            service: None,
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
@@ -183,7 +189,7 @@ impl<K: Kernel> Rnet<K> {
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
             let error = match self.kernel.apply(&plan, Some(&target.netns)) {
-                Ok(()) => match self.commit(&pending, others) {
+                Ok(()) => match self.join(&pending, others) {
                     Ok(()) => return Ok(Connected { network: network.clone(), endpoint, plan }),
                     Err(error) => {
                         let left = self.kernel.settle(&plan.undo(plan.steps.len()), Some(&target.netns));
@@ -210,7 +216,7 @@ impl<K: Kernel> Rnet<K> {
                 }
                 Error::Apply { reason, .. } if !healed && reason.is_missing() => {
                     healed = true;
-                    self.heal()?;
+                    self.heal(&target.key)?;
                 }
                 _ => return Err(error),
             }
@@ -277,14 +283,19 @@ impl<K: Kernel> Rnet<K> {
             None => self.process_of(&wanted.container)?,
         };
         let process = started.map(|(pid, _)| pid);
-        let (netns, path) = wanted.container.open(process, &self.kernel)?;
+        let (netns, path) = match &wanted.netns {
+            Some(path) => wanted.container.open_at(path.clone(), &self.kernel)?,
+            None => wanted.container.open(process, &self.kernel)?,
+        };
         let key = wanted.container.key();
         let (device, inode) = self.kernel.identity(&netns);
         let id = match started {
             Some((_, id)) => id,
-            None => match self.store.endpoints_of(&key)?.first() {
-                Some(other) => other.endpoint.container.id,
-                None => super::new_id()?,
+            None => match (self.store.endpoints_of(&key)?.first(), &wanted.container.means) {
+                (Some(other), _) => other.endpoint.container.id,
+                // An orchestrator's id stays what it is, where it has the form of one.
+                (None, Means::Cni(id)) => id.parse().or_else(|_| super::new_id())?,
+                (None, _) => super::new_id()?,
             },
         };
         let name = wanted.container.name();
@@ -314,7 +325,7 @@ impl<K: Kernel> Rnet<K> {
         state.endpoint.gateways = self.gateways(&network, &state.endpoint, &others)?.0;
         state.made = Self::driver(&network)?.endpoint(&network, &state.endpoint)?;
         let (before, after) = self.with_gateways(&network, &state, &others)?;
-        let plan = up.then(Plan::between(&before, &after));
+        let plan = up.then(Plan::between(&before, &after)).then(self.join_plan(&state)?);
         Ok(Connected { network, endpoint: state.endpoint, plan })
     }
 
@@ -407,7 +418,7 @@ impl<K: Kernel> Rnet<K> {
     /// Gives back what was reserved before a failure. The caller holds the network's lock.
     fn let_go(&mut self, state: &EndpointState, network: &Network, error: Error) -> Error {
         let given_back = self.release_addresses(network, &state.endpoint, Rest::No);
-        match given_back.and_then(|()| self.release_ports(&state.endpoint.ports, Rest::No)) {
+        match given_back.and_then(|()| self.release_ports(&state.endpoint, Rest::No)) {
             Ok(()) => error,
             Err(also) => also,
         }
@@ -432,7 +443,7 @@ impl<K: Kernel> Rnet<K> {
         Ok((before, after))
     }
 
-    fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, pending: &Pending, others: &[EndpointState]) -> Result<(), Error> {
         if !others.is_empty()
             && let Some(made) = self.store.network_state(&pending.state.endpoint.network)?
         {
@@ -445,10 +456,10 @@ impl<K: Kernel> Rnet<K> {
 
     /// Somebody deleted what the network needs: everything that is missing on this host is made again, other containers'
     /// links and ports included.
-    fn heal(&mut self) -> Result<(), Error> {
+    fn heal(&mut self, held: &str) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
-        let mended = self.mend()?;
-        mended.iter().for_each(|difference| tracing::info!("mended: {}: {}", difference.of, difference.step));
+        let (mended, _) = self.mend(Some(held))?;
+        mended.iter().for_each(|difference| tracing::info!("mended: {difference}"));
         tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
     }

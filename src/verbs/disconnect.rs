@@ -52,7 +52,7 @@ impl<K: Kernel> Rnet<K> {
 
     /// The steps that disconnect would run.
     fn disconnect_plan(&mut self, network: &Network, state: &EndpointState) -> Result<Plan, Error> {
-        let mut plan = Plan::between(&state.made, &[]);
+        let mut plan = self.leave_plan(state)?.then(Plan::between(&state.made, &[]));
         let mut others = self.store.endpoints_of(&state.key)?;
         others.retain(|other| other.endpoint.id != state.endpoint.id);
         plan = plan.then(self.gateway_plan(&self.handed_over(&others)?));
@@ -115,7 +115,7 @@ impl<K: Kernel> Rnet<K> {
             return Ok(());
         }
         let _ports = self.store.lock_ports()?;
-        self.release_ports(&endpoint.ports, rest)
+        self.release_ports(endpoint, rest)
     }
 
     /// Gives addresses back. The caller holds the network's lock.

@@ -379,13 +379,14 @@ impl<K: Kernel> Rnet<K> {
         let mut all = made.made.clone();
         all.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
         let others = self.hand_over_gateways(&recalled)?;
+        recalled.iter().try_for_each(|pending| self.leave(&pending.state))?;
         let left = self.kernel.settle(&together(&all), None);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
         let ports = self.store.lock_ports()?;
         for pending in recalled {
-            self.release_ports(&pending.state.endpoint.ports, super::disconnect::Rest::Yes)?;
+            self.release_ports(&pending.state.endpoint, super::disconnect::Rest::Yes)?;
             self.store.forget(pending)?;
         }
         drop(ports);

@@ -6,10 +6,12 @@ use std::{
 };
 
 use rnetkit_drivers::{
-    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, bridge::Settings, port::wildcard,
+    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, Share,
+    bridge::{GatewayMode, Settings},
+    port::wildcard,
 };
 
-use super::{Connect, Mode, Rnet, disconnect::Rest};
+use super::{Connect, Mode, Rnet, disconnect::Rest, services};
 use crate::{
     error::{Error, port_text},
     kernel::Kernel,
@@ -21,6 +23,7 @@ const TRIES: u32 = 200;
 
 /// One mapping before its host ports are chosen: the addresses on which they must all be free.
 struct Request {
+    service: Option<Share>,
     hosts: Vec<IpAddr>,
     asked: Option<PortRange>,
     container: PortRange,
@@ -37,8 +40,11 @@ impl<K: Kernel> Rnet<K> {
         endpoint: &mut Endpoint,
         mode: Mode,
     ) -> Result<(), Error> {
+        if let Some(service) = &wanted.service {
+            refuse_unshareable(service, network, &wanted.ports)?;
+        }
         for mapping in &wanted.ports {
-            for request in requests(network, mapping, endpoint)? {
+            for request in requests(network, mapping, wanted.service.as_ref(), endpoint)? {
                 let ports = self.take(&request, endpoint, mode)?;
                 endpoint.ports.extend(publications(&request, ports, network, endpoint));
             }
@@ -163,8 +169,11 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Gives published ports back.
-    pub(super) fn release_ports(&self, ports: &[Publication], rest: Rest) -> Result<(), Error> {
-        ports.iter().try_for_each(|port| {
+    pub(super) fn release_ports(&self, endpoint: &Endpoint, rest: Rest) -> Result<(), Error> {
+        endpoint.ports.iter().try_for_each(|port| {
+            if port.service.is_some() && self.has_others(port, &endpoint.id)? {
+                return Ok(());
+            }
             let hosts = marked(&[port.host]);
             hosts.into_iter().try_for_each(|host| self.unmark(host, port.protocol, port.host_ports, rest))
         })
@@ -217,14 +226,32 @@ impl<K: Kernel> Rnet<K> {
         if let Some(publication) = endpoint.ports.iter().find(|publication| claims(publication)) {
             return taken(publication, "to be published twice".to_owned());
         }
+        let mut members = 0;
         for state in self.store.every_endpoint()? {
-            if let Some(publication) = state.endpoint.ports.iter().find(|publication| claims(publication)) {
-                let by = format!(
-                    "published by container {} on network {}",
-                    state.endpoint.container.name, state.network
-                );
-                return taken(publication, by);
+            let Some(publication) = state.endpoint.ports.iter().find(|publication| claims(publication))
+            else {
+                continue;
+            };
+            let same = request.hosts.contains(&publication.host) && publication.host_ports == ports;
+            if same && publication.shares_with(request.service.as_ref()) {
+                members += 1;
+                continue;
             }
+            let (container, network) = (&state.endpoint.container.name, &state.network);
+            let service = publication.service.as_ref();
+            let service = service.map(|share| format!("service {} by {}, ", share.name, share.balance));
+            let service = service.unwrap_or_default();
+            return taken(
+                publication,
+                format!("published by {service}container {container} on network {network}"),
+            );
+        }
+        if members >= services::MOST_MEMBERS {
+            let what = format!(
+                "port {ports}/{} is shared by {members} containers, and no more can",
+                request.protocol
+            );
+            return Err(Error::Unsupported { what });
         }
         Ok(())
     }
@@ -249,10 +276,46 @@ fn choose(request: &Request) -> bool {
     }
 }
 
+/// A port of a service is one that all members name, and that is translated.
+fn refuse_unshareable(service: &Share, network: &Network, ports: &[PortMapping]) -> Result<(), Error> {
+    let refuse = |what: String| Err(Error::Unsupported { what });
+    let name = &service.name;
+    for mapping in ports {
+        match mapping.host_ports {
+            Some(range) if range.count() == 1 => {}
+            Some(range) => {
+                return refuse(format!("service {name} shares single ports, and {range} is a range"));
+            }
+            None => {
+                return refuse(format!(
+                    "service {name} needs the host port that its members share: not {mapping}"
+                ));
+            }
+        }
+    }
+    let modes = Settings::of(network)?.gateway_modes;
+    if ports.is_empty() {
+        return refuse(format!("service {name} shares published ports, and there is none"));
+    }
+    if modes.contains(&GatewayMode::Routed) {
+        let network = &network.name;
+        return refuse(format!(
+            "service {name} shares host ports, and network {network} is routed: it has none"
+        ));
+    }
+    Ok(())
+}
+
 /// The requests of a mapping. Several container ports without host ports are a request each.
-fn requests(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<Request>, Error> {
+fn requests(
+    network: &Network,
+    mapping: &PortMapping,
+    service: Option<&Share>,
+    endpoint: &Endpoint,
+) -> Result<Vec<Request>, Error> {
     let hosts = hosts(network, mapping, endpoint)?;
     let request = |container| Request {
+        service: service.cloned(),
         hosts: hosts.clone(),
         asked: mapping.host_ports,
         container,
@@ -309,6 +372,7 @@ fn publications(
             target_ports: request.container,
             protocol: request.protocol,
             gateway: pool.and_then(|pool| pool.gateway).filter(|_| answers),
+            service: request.service.clone(),
         })
     };
     request.hosts.iter().filter_map(one).collect()

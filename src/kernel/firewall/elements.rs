@@ -7,7 +7,7 @@ use rnetkit_drivers::{Family, InterfaceName, MacAddress, Member, Protocol, Publi
 use super::wire::{Attributes, BRIDGE, INET};
 
 /// An element: its set, its key (with its end, for a range), and its value in a map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Element {
     pub(super) family: u8,
     pub(super) set: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Element {
 }
 
 impl Element {
-    fn in_set(family: u8, set: &'static str, key: Vec<u8>) -> Self {
+    pub(super) fn in_set(family: u8, set: &'static str, key: Vec<u8>) -> Self {
         Self { family, set, key, key_end: None, value: None, jump: None }
     }
 
@@ -71,9 +71,7 @@ impl Key {
     }
 
     fn interface(self, name: &InterfaceName) -> Self {
-        let mut bytes = [0; 16];
-        bytes[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
-        self.bytes(&bytes)
+        self.bytes(&interface_key(name.as_str()))
     }
 
     fn address(self, address: IpAddr) -> Self {
@@ -94,6 +92,13 @@ impl Key {
     fn port(self, port: u16) -> Self {
         self.bytes(&port.to_be_bytes())
     }
+}
+
+/// The key of an interface alone, by whatever name the kernel knows it.
+pub(super) fn interface_key(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
 }
 
 /// The elements of a member.
@@ -159,6 +164,59 @@ pub(super) fn of_publication(publication: &Publication) -> Vec<Element> {
     list
 }
 
+/// A slot of a port that several share, without its value.
+pub(super) fn slot(port: &Publication, number: u32) -> Element {
+    // In the machine's own order, as the kernel counts.
+    let key = shared_port(port).bytes(&number.to_ne_bytes()).0;
+    Element::in_set(INET, sets_of_shared(port)[0], key)
+}
+
+/// How the keys of all its slots begin.
+fn shared_port(port: &Publication) -> Key {
+    let key = if port.host.is_unspecified() { Key::new() } else { Key::new().address(port.host) };
+    key.protocol(port.protocol).port(port.host_ports.first)
+}
+
+/// What a slot of this member holds.
+pub(super) fn target_of(member: &Publication) -> Vec<u8> {
+    Key::new().address(member.target).port(member.target_ports.first).0
+}
+
+/// The sets in which a port that several share may have elements.
+pub(super) fn sets_of_shared(port: &Publication) -> [&'static str; 5] {
+    let slots = match (port.host.is_ipv6(), port.host.is_unspecified()) {
+        (false, false) => "spread4",
+        (true, false) => "spread6",
+        (false, true) => "spread4_any",
+        (true, true) => "spread6_any",
+    };
+    let [gateway, container, target, loopback] = loopback_sets(port.host.is_ipv6());
+    [slots, gateway, container, target, loopback]
+}
+
+/// The maps for single ports of the host's loopback.
+fn loopback_sets(ipv6: bool) -> [&'static str; 4] {
+    if ipv6 {
+        ["gateway6", "container6", "port6", "loopback6"]
+    } else {
+        ["gateway4", "container4", "port4", "loopback4"]
+    }
+}
+
+/// Whether an element is of this port, whoever shares it.
+pub(super) fn is_of_shared(element: &Element, port: &Publication) -> bool {
+    let host = port.host_ports.first;
+    if element.set.starts_with("spread") {
+        return element.key.starts_with(&shared_port(port).0);
+    }
+    let Some((address, _)) = loopback_address(port) else { return false };
+    let end = Key::new().port(host).protocol(port.protocol).0;
+    let address = Key::new().address(address).0;
+    // Back from the container the key has its address, and the value is the one that the host asked for.
+    let whose = if element.set.starts_with("loopback") { element.value.as_ref() } else { Some(&element.key) };
+    element.key.ends_with(&end) && whose.is_some_and(|whose| whose.starts_with(&address))
+}
+
 fn translated(publication: &Publication, host: u16, target: u16) -> Option<Element> {
     let (address, protocol) = (publication.host, publication.protocol);
     let value = Key::new().address(publication.target).port(target).0;
@@ -210,16 +268,12 @@ fn loopback_address(publication: &Publication) -> Option<(IpAddr, IpAddr)> {
     Some((address, gateway))
 }
 
-fn loopback(publication: &Publication, host: u16, target: u16) -> Vec<Element> {
+pub(super) fn loopback(publication: &Publication, host: u16, target: u16) -> Vec<Element> {
     let Some((address, gateway)) = loopback_address(publication) else { return Vec::new() };
     let protocol = publication.protocol;
     let asked = || Key::new().address(address).port(host).protocol(protocol).0;
     let back = Key::new().address(publication.target).port(host).protocol(protocol).0;
-    let [gateways, containers, ports, loopbacks] = if address.is_ipv6() {
-        ["gateway6", "container6", "port6", "loopback6"]
-    } else {
-        ["gateway4", "container4", "port4", "loopback4"]
-    };
+    let [gateways, containers, ports, loopbacks] = loopback_sets(address.is_ipv6());
     vec![
         entry(gateways, asked(), None, Key::new().address(gateway)),
         entry(containers, asked(), None, Key::new().address(publication.target)),

@@ -3,6 +3,8 @@
 //! The ruleset has constant size (`skeleton.rs`); networks, containers and ports are elements of sets
 //! (`sets.rs`, `elements.rs`). A change is one transaction; no program is run and no ruleset listed.
 
+pub(super) mod balance;
+mod contents;
 mod elements;
 mod limits;
 mod rule;
@@ -12,6 +14,8 @@ mod wire;
 
 use std::{fmt, str::FromStr};
 
+pub use contents::StrayElement;
+pub(super) use contents::{Contents, converge, remove_strays};
 use elements::Element;
 pub(super) use limits::Limits;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};

@@ -198,6 +198,24 @@ impl Rule {
         })
     }
 
+    /// Loads a number below `modulus`, by chance.
+    pub(super) fn by_chance(self, register: u32, modulus: u32) -> Self {
+        const RANDOM: u32 = 1;
+        self.expression("numgen", |a| {
+            a.number(1, register).number(2, modulus).number(3, RANDOM).number(4, 0);
+        })
+    }
+
+    /// Loads a number from `offset` on, below `offset + modulus`, that follows from as many bytes as there are in the
+    /// field. The kernel seeds it by itself, so that nobody can tell who meets whom.
+    pub(super) fn by_hash(self, field: Field, register: u32, modulus: u32, offset: u32) -> Self {
+        const JENKINS: u32 = 0;
+        self.load(field, register).expression("hash", |a| {
+            a.number(1, register).number(2, register).number(3, field.2).number(4, modulus);
+            a.number(6, offset).number(7, JENKINS);
+        })
+    }
+
     /// Loads a constant.
     pub(super) fn constant(self, register: u32, value: &[u8]) -> Self {
         self.expression("immediate", |a| {

@@ -35,7 +35,7 @@ impl Type {
         }
     }
 
-    fn length(self) -> u32 {
+    pub(super) fn length(self) -> u32 {
         match self {
             Self::Nfproto | Self::Protocol => 1,
             Self::Port => 2,
@@ -45,7 +45,7 @@ impl Type {
         }
     }
 
-    fn padded(self) -> u32 {
+    pub(super) fn padded(self) -> u32 {
         self.length().next_multiple_of(4)
     }
 }
@@ -88,7 +88,7 @@ use Kept::{Exactly, ForAWhile, InRanges};
 use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict};
 
 /// All of them.
-pub(super) static ALL: [Set; 45] = [
+pub(super) static ALL: [Set; 49] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -134,6 +134,10 @@ pub(super) static ALL: [Set; 45] = [
     set(INET, "unprotected4", &[Interface]),
     set(INET, "unprotected6", &[Interface]),
     map("limits", &[Interface], &[Verdict], Exactly),
+    map("spread4", &[Ip4, Protocol, Port, Mark], &[Ip4, Port], Exactly),
+    map("spread6", &[Ip6, Protocol, Port, Mark], &[Ip6, Port], Exactly),
+    map("spread4_any", &[Protocol, Port, Mark], &[Ip4, Port], Exactly),
+    map("spread6_any", &[Protocol, Port, Mark], &[Ip6, Port], Exactly),
 ];
 
 /// `NFT_SET_INTERVAL`, `MAP`, `TIMEOUT`, `EVAL`, `CONCAT`.

@@ -328,8 +328,27 @@ fn published(add: Add<'_>) {
             || Rule::new("").family(ipv6).meta(Meta::L4proto, R0).load(field::DESTINATION_PORT, R0 + 1);
         add("publish", specific().map(R0, exact, R0).dnat(ipv6, R0, Some(R0 + n)));
         add("publish", specific().map(R0, ranges, R0).dnat(ipv6, R0, None));
+        shared(add, &words, true, &specific);
         add("publish", wildcard().map(R0, any, R0).dnat(ipv6, R0, Some(R0 + n)));
         add("publish", wildcard().map(R0, any_ranges, R0).dnat(ipv6, R0, None));
+        shared(add, &words, false, &wildcard);
+    }
+}
+
+/// Ports that several containers share: the connection falls into a slot, and the map says whose that is. The slots
+/// by chance and those by source lie beside each other, so that one map has both.
+fn shared(add: Add<'_>, words: &Words, specific: bool, port: &dyn Fn() -> Rule) {
+    let n = words.registers;
+    let slot = R0 + if specific { n + 2 } else { 2 };
+    let modulus = rnetkit_drivers::service::SLOTS as u32;
+    let spread = match (words.ipv6, specific) {
+        (false, true) => "spread4",
+        (true, true) => "spread6",
+        (false, false) => "spread4_any",
+        (true, false) => "spread6_any",
+    };
+    for rule in [port().by_chance(slot, modulus), port().by_hash(words.source, slot, modulus, modulus)] {
+        add("publish", rule.map(R0, spread, R0).dnat(words.ipv6, R0, Some(R0 + n)));
     }
 }
 
