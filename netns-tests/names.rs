@@ -54,8 +54,7 @@ fn exchange(place: &Place, server: IpAddr, bytes: &[u8], patience: Duration) -> 
 fn said(bytes: &[u8]) -> String {
     let message = Message::from_octets(bytes).expect("a message");
     let records = message.answer().expect("an answer").limit_to::<AllRecordData<_, _>>();
-    let mut data: Vec<String> =
-        records.map(|record| record.expect("a record").data().to_string()).collect();
+    let mut data: Vec<String> = records.map(|record| record.expect("a record").data().to_string()).collect();
     data.sort();
     format!("{} {}", message.header().rcode(), data.join(" ")).trim_end().to_owned()
 }
@@ -69,7 +68,8 @@ struct Asker<'a> {
 impl<'a> Asker<'a> {
     /// The container asks the gateway of the network.
     fn new(lab: &Lab, place: &'a Place, network: &str) -> Self {
-        let gateway = lab.inspect(network)["IPAM"]["Config"][0]["Gateway"].as_str().expect("a gateway").to_owned();
+        let gateway =
+            lab.inspect(network)["IPAM"]["Config"][0]["Gateway"].as_str().expect("a gateway").to_owned();
         Self { place, server: gateway.parse().expect("an address") }
     }
 

@@ -189,6 +189,9 @@ fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
     }
     if network.internal {
         members.push(Member::Internal { link: link() });
+        if settings.dns {
+            members.push(Member::Named { link: link() });
+        }
     }
     for (ipv6, family) in [(false, Family::Ipv4), (true, Family::Ipv6)] {
         if settings.gateway_mode(family) == GatewayMode::NatUnprotected

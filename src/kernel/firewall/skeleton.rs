@@ -399,8 +399,8 @@ fn forward(add: Add<'_>) {
     add(out, Rule::new("no way out of an internal network").from(true, "internal").drop());
 }
 
-/// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks do not
-/// reach the host at all.
+/// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks reach
+/// nothing of the host but names.
 fn input(add: Add<'_>) {
     for (ipv6, gateways, home) in [(false, "gateways4", "home4"), (true, "gateways6", "home6")] {
         let words = Words::of(ipv6);
@@ -409,7 +409,22 @@ fn input(add: Add<'_>) {
         let rule = rule.meta(Meta::Iifname, R0).load(words.destination, R0 + 4);
         add("input", rule.member(R0, false, home).drop());
     }
+    for (ipv6, home) in [(false, "home4"), (true, "home6")] {
+        for protocol in [TCP, UDP] {
+            add("input", names(ipv6, home, protocol).accept());
+        }
+    }
     add("input", Rule::new("internal networks do not reach the host").from(true, "internal").drop());
+}
+
+/// A question to the resolver of the network. Another resolver of the host, at all its addresses, would ask the world.
+fn names(ipv6: bool, home: &'static str, protocol: u8) -> Rule {
+    const NAMES: u16 = 53;
+    let rule = Rule::new("names").family(ipv6).from(true, "named");
+    let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+    let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
+    let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
+    rule.member(R0, true, home).expected_there(R0)
 }
 
 /// Source addresses: what leaves for elsewhere takes the host's address. So does what comes back to its own
@@ -474,7 +489,8 @@ fn ports(add: Add<'_>) {
 /// The ports that DHCP servers answer from (RFC 2131, RFC 8415).
 const DHCP_SERVER: u16 = 67;
 const DHCP6_SERVER: u16 = 547;
-/// UDP (IANA protocol numbers).
+/// TCP and UDP (IANA protocol numbers).
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// A container is no router, and announces its own addresses only (RFC 4861: router advertisement 134, neighbour
