@@ -62,6 +62,36 @@ impl Store {
         let _ = fs::remove_dir(self.container_dir(key));
     }
 
+    /// The folder with the files that a container sees in /etc.
+    #[must_use]
+    pub fn names_dir(&self, key: &str) -> PathBuf {
+        self.container_dir(key).join("etc")
+    }
+
+    /// Writes the resolv.conf that a container sees: in place, for those that see it already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_names(&self, key: &str, text: &str) -> Result<(), Error> {
+        let folder = self.names_dir(key);
+        file::make_dir(&folder)?;
+        let path = folder.join("resolv.conf");
+        fs::write(&path, text).map_err(|error| Error::store(path, error))
+    }
+
+    /// Removes what a container sees.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_names(&self, key: &str) -> Result<(), Error> {
+        let folder = self.names_dir(key);
+        file::remove(&folder.join("resolv.conf"))?;
+        match fs::remove_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::store(folder, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The keys of all containers.
     ///
     /// # Errors

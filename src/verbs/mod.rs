@@ -8,6 +8,7 @@ mod disconnect;
 mod doctor;
 mod keep;
 mod life;
+mod names;
 mod networks;
 mod owned;
 mod ports;
@@ -25,6 +26,7 @@ pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
 pub use keep::{Difference, Garbage, What};
+pub use names::{check_alias, name_servers};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};
 
