@@ -201,7 +201,8 @@ pub enum Member {
         /// The address.
         address: IpAddr,
     },
-    /// The members of the bridge ask the host for names, though it has no way out.
+    /// The members of the bridge ask the host for names: also where they have no way out, and where the port of names
+    /// is published.
     Named {
         /// The bridge.
         link: InterfaceName,

@@ -189,9 +189,6 @@ fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
     }
     if network.internal {
         members.push(Member::Internal { link: link() });
-        if settings.dns {
-            members.push(Member::Named { link: link() });
-        }
     }
     for (ipv6, family) in [(false, Family::Ipv4), (true, Family::Ipv6)] {
         if settings.gateway_mode(family) == GatewayMode::NatUnprotected
@@ -203,6 +200,9 @@ fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
         if settings.masquerades(family) && network.has_family(ipv6) && !network.internal {
             members.push(Member::Masquerade { link: link(), family });
         }
+    }
+    if settings.dns && !gateway_addresses(network, settings).is_empty() {
+        members.push(Member::Named { link: link() });
     }
     for address in gateway_addresses(network, settings) {
         members.push(Member::Gateway { link: link(), address: address.ip() });

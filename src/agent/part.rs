@@ -22,6 +22,9 @@ use crate::{config::Config, error::Error, store::Store};
 /// Every part, in the order in which they are started.
 pub static PARTS: [&Part; 1] = [&super::names::PART];
 
+/// What the process of the part that answers names is called.
+pub const RESOLVER: &str = "rnet-names";
+
 /// A part, as the agent knows it.
 pub struct Part {
     /// Its name.
@@ -113,6 +116,9 @@ pub fn be(name: &str, store: Store) -> Result<(), Error> {
         .find(|part| part.name == name)
         .ok_or_else(|| Error::agent(format!("there is no part {}", crate::error::shown(name))))?;
     let config = store.config()?;
+    if let Ok(called) = std::ffi::CString::new(format!("rnet-{name}")) {
+        let _ = rustix::thread::set_name(&called);
+    }
     confine::bound(part.needs).map_err(failed)?;
     confine::keep(part.needs).map_err(failed)?;
     confine::no_new_privileges().map_err(failed)?;

@@ -272,7 +272,8 @@ fn write_files(rnet: &mut Rnet<Linux>, wanted: &Wanted, connected: &[Connected])
     let names = |one: &Connected| {
         let mut names = vec![wanted.hostname.to_string()];
         names.extend((wanted.name.as_str() != wanted.hostname.as_str()).then(|| wanted.name.to_string()));
-        names.extend(one.endpoint.aliases.iter().filter(|alias| **alias != wanted.hostname.as_str()).cloned());
+        names
+            .extend(one.endpoint.aliases.iter().filter(|alias| **alias != wanted.hostname.as_str()).cloned());
         names
     };
     let addresses = |one: &Connected| {

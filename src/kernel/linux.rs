@@ -10,7 +10,9 @@ use std::{
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Balanced, Family, InterfaceName, Name, Place, PortRange, Protocol, Publication, Resource};
+use rnetkit_drivers::{
+    Balanced, Family, InterfaceName, Name, Place, PortRange, Protocol, Publication, Resource,
+};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, address,

@@ -72,7 +72,12 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write_resolv_conf(&mut self, key: &str, networks: &[&Network], dns: &DnsOptions) -> Result<(), Error> {
+    pub fn write_resolv_conf(
+        &mut self,
+        key: &str,
+        networks: &[&Network],
+        dns: &DnsOptions,
+    ) -> Result<(), Error> {
         let text = resolv_conf(&servers_of(networks)?, dns);
         self.store.set_container_text(key, "resolv.conf", &text)?;
         self.store.set_container_record(key, RECORD, &Written { dns: dns.clone(), text })

@@ -307,6 +307,7 @@ fn loopback_replies(add: Add<'_>, ipv6: bool) {
 /// Published ports, for what comes from elsewhere and for what the host sends itself. Only addresses of the host
 /// are translated: what is on its way to others passes. A specific address beats all addresses.
 fn published(add: Add<'_>) {
+    names(add, "published");
     for chain in ["published", "published_here"] {
         let elsewhere = |rule: Rule| rule.local_destination().jump("publish");
         let rule = Rule::new("published ports").family(false).load(field::IP4_DESTINATION, R0);
@@ -409,22 +410,23 @@ fn input(add: Add<'_>) {
         let rule = rule.meta(Meta::Iifname, R0).load(words.destination, R0 + 4);
         add("input", rule.member(R0, false, home).drop());
     }
-    for (ipv6, home) in [(false, "home4"), (true, "home6")] {
-        for protocol in [TCP, UDP] {
-            add("input", names(ipv6, home, protocol).accept());
-        }
-    }
+    names(add, "input");
     add("input", Rule::new("internal networks do not reach the host").from(true, "internal").drop());
 }
 
-/// A question to the resolver of the network. Another resolver of the host, at all its addresses, would ask the world.
-fn names(ipv6: bool, home: &'static str, protocol: u8) -> Rule {
+/// A question to the resolver of the network is let through as it is. To another resolver of the host, at all its
+/// addresses, it is not: that one would ask the world.
+fn names(add: Add<'_>, chain: &'static str) {
     const NAMES: u16 = 53;
-    let rule = Rule::new("names").family(ipv6).from(true, "named");
-    let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
-    let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
-    let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
-    rule.member(R0, true, home).expected_there(R0)
+    for (ipv6, home) in [(false, "home4"), (true, "home6")] {
+        for protocol in [TCP, UDP] {
+            let rule = Rule::new("names").family(ipv6).from(true, "named");
+            let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+            let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
+            let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
+            add(chain, rule.member(R0, true, home).expected_there(R0).accept());
+        }
+    }
 }
 
 /// Source addresses: what leaves for elsewhere takes the host's address. So does what comes back to its own
