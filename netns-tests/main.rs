@@ -12,6 +12,7 @@ mod bad_input;
 mod bridge;
 mod cni;
 mod cni_chain;
+mod cni_clients;
 mod cni_names;
 mod cni_plugin;
 mod command;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         cni::TESTS,
         cni_names::TESTS,
         cni_chain::TESTS,
+        cni_clients::TESTS,
         sweep::TESTS,
     ])
 }

@@ -261,14 +261,7 @@ impl<'a> Run<'a> {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::CREATE)?;
             }
-            Resource::Port { link, alias, isolated, hairpin, pinned } => {
-                let index = self.index(Place::Host, link)?;
-                self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
-                if let Some(mac) = pinned {
-                    self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_EXCL)?;
-                }
-                self.request(Place::Host, link::set_alias(index, alias), 0)?;
-            }
+            Resource::Port { .. } => self.set_port(resource, NLM_F_CREATE | NLM_F_EXCL)?,
             Resource::Setting { place, link, setting } => match place {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
@@ -321,6 +314,17 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Sets how the bridge treats a port. `flags`: whether what is behind it may be known already.
+    fn set_port(&mut self, resource: &Resource, flags: u16) -> Result<(), Failed> {
+        let Resource::Port { link, alias, isolated, hairpin, pinned } = resource else { return Ok(()) };
+        let index = self.index(Place::Host, link)?;
+        self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
+        if let Some(mac) = pinned {
+            self.request(Place::Host, neighbour::add_static(index, *mac), flags)?;
+        }
+        self.request(Place::Host, link::set_alias(index, alias), 0)
     }
 
     fn create_veth(&mut self, resource: &Resource) -> Result<(), Failed> {
@@ -381,7 +385,12 @@ impl<'a> Run<'a> {
                 let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
                 self.request(Place::Container, message, route::REPLACE)
             }
-            Resource::Port { .. } => self.create(to),
+            Resource::Port { pinned, .. } => {
+                // What is behind it is known already, unless it is to be another.
+                let same =
+                    !matches!(from, Resource::Port { pinned: Some(before), .. } if Some(*before) != *pinned);
+                self.set_port(to, if same { route::REPLACE } else { NLM_F_CREATE | NLM_F_EXCL })
+            }
             Resource::Balanced(port) => match from {
                 Resource::Balanced(before) => self.balance(Some(before), Some(port)),
                 _ => self.create(to),
