@@ -28,6 +28,7 @@ mod lab;
 mod limits;
 mod many;
 mod naive;
+mod overlay;
 mod publish;
 mod records;
 mod run;
@@ -62,5 +63,6 @@ fn main() -> ExitCode {
         cni_chain::TESTS,
         cni_clients::TESTS,
         sweep::TESTS,
+        overlay::TESTS,
     ])
 }

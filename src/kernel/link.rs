@@ -1,6 +1,9 @@
 //! Messages that make, change, find and delete links.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::{
@@ -12,7 +15,7 @@ use netlink_packet_route::{
 use rnetkit_drivers::{InterfaceName, LinkTuning, MacAddress};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::{Refusal, netlink::Answer};
+use super::{Refusal, netlink::Answer, overlay};
 
 /// What is made must not exist, and its index comes back.
 pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO | NLM_F_ACK;
@@ -183,6 +186,10 @@ pub(super) struct Link {
     pub(super) isolated: bool,
     pub(super) hairpin: bool,
     pub(super) learning: bool,
+    /// The bridge answers ARP itself here.
+    pub(super) answers: bool,
+    /// The network's number, UDP port and own address, for a VXLAN tunnel.
+    pub(super) tunnel: Option<(u32, u16, IpAddr)>,
 }
 
 impl Link {
@@ -229,6 +236,7 @@ impl Link {
     fn take_info(&mut self, kind: u16, value: &[u8]) {
         match kind {
             libc::IFLA_INFO_KIND => self.kind = text(value),
+            libc::IFLA_INFO_DATA if self.kind == "vxlan" => self.tunnel = tunnel(value),
             libc::IFLA_INFO_SLAVE_KIND => self.is_port = text(value) == "bridge",
             libc::IFLA_INFO_SLAVE_DATA if self.is_port => {
                 NlasIterator::new(value)
@@ -244,13 +252,35 @@ impl Link {
         const HAIRPIN: u16 = 4;
         const LEARNING: u16 = 8;
         const ISOLATED: u16 = 33;
+        /// `IFLA_BRPORT_PROXYARP_WIFI`.
+        const ANSWERS: u16 = 12;
         match kind {
             HAIRPIN => self.hairpin = on,
             LEARNING => self.learning = on,
             ISOLATED => self.isolated = on,
+            ANSWERS => self.answers = on,
             _ => {}
         }
     }
+}
+
+/// What a VXLAN tunnel says of itself (`IFLA_VXLAN_*` of `linux/if_link.h`).
+fn tunnel(value: &[u8]) -> Option<(u32, u16, IpAddr)> {
+    const ID: u16 = 1;
+    const LOCAL: u16 = 4;
+    const PORT: u16 = 15;
+    const LOCAL6: u16 = 17;
+    let (mut vni, mut port, mut local) = (None, None, None);
+    for attribute in NlasIterator::new(value).flatten() {
+        let value = attribute.value();
+        match attribute.kind() {
+            ID => vni = Some(number(value)),
+            PORT => port = value.first_chunk().copied().map(u16::from_be_bytes),
+            LOCAL | LOCAL6 => local = overlay::ip(value),
+            _ => {}
+        }
+    }
+    Some((vni?, port?, local?))
 }
 
 /// A number in the machine's own order; 0 where there are not enough bytes.

@@ -10,6 +10,7 @@ mod extend;
 mod keep;
 mod life;
 mod networks;
+mod overlay;
 mod owned;
 mod ports;
 mod services;
@@ -53,7 +54,8 @@ impl Rnet<Linux> {
         let table = store.table()?;
         let kernel =
             Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
-        Ok(Self::new(store, kernel))
+        let sandboxes = store.sandboxes_dir();
+        Ok(Self::new(store, kernel.with_sandboxes(sandboxes)))
     }
 }
 

@@ -6,8 +6,7 @@ use std::{
 };
 
 use rnetkit_drivers::{
-    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, Share,
-    bridge::{GatewayMode, Settings},
+    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, Share, bridge::GatewayMode,
     port::wildcard,
 };
 
@@ -303,7 +302,7 @@ fn refuse_unshareable(service: &Share, network: &Network, ports: &[PortMapping])
             }
         }
     }
-    let modes = Settings::of(network)?.gateway_modes;
+    let modes = rnetkit_drivers::settings(network)?.gateway_modes;
     if ports.is_empty() {
         return refuse(format!("service {name} shares published ports, and there is none"));
     }
@@ -342,7 +341,7 @@ fn requests(
 /// endpoint has.
 fn hosts(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<IpAddr>, Error> {
     let has = |ipv6: bool| endpoint.address(ipv6).is_some();
-    let binding = Settings::of(network)?.host_binding;
+    let binding = rnetkit_drivers::settings(network)?.host_binding;
     match mapping.host.or(binding) {
         Some(host) if has(host.is_ipv6()) => Ok(vec![host]),
         Some(host) => Err(Error::Contradiction {
@@ -370,7 +369,7 @@ fn publications(
     network: &Network,
     endpoint: &Endpoint,
 ) -> Vec<Publication> {
-    let settings = Settings::of(network).ok();
+    let settings = rnetkit_drivers::settings(network).ok();
     let one = |host: &IpAddr| {
         let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());
         let family = rnetkit_drivers::Family::of(*host);
