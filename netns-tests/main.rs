@@ -8,8 +8,10 @@
 
 mod agent;
 mod attacks;
+mod audit;
 mod bad_input;
 mod bridge;
+mod churn;
 mod cni;
 mod cni_chain;
 mod cni_clients;
@@ -17,6 +19,8 @@ mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod events;
+mod faults;
 mod forge;
 mod harness;
 mod inspect;
@@ -27,6 +31,7 @@ mod keep;
 mod lab;
 mod limits;
 mod many;
+mod model;
 mod naive;
 mod overlay;
 mod publish;
@@ -54,6 +59,10 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         records::TESTS,
+        faults::TESTS,
+        churn::TESTS,
+        model::TESTS,
+        events::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,
