@@ -14,6 +14,7 @@ mod bridge;
 mod churn;
 mod cni;
 mod cni_chain;
+mod cni_clients;
 mod cni_names;
 mod cni_plugin;
 mod command;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         cni::TESTS,
         cni_names::TESTS,
         cni_chain::TESTS,
+        cni_clients::TESTS,
         sweep::TESTS,
         overlay::TESTS,
     ])

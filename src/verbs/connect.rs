@@ -50,6 +50,8 @@ pub struct Connect {
     pub ports: Vec<PortMapping>,
     /// The service that shares their host ports.
     pub service: Option<Share>,
+    /// Ports that the container has by another of its networks, to be published here when it leaves that one.
+    pub spare: Vec<PortMapping>,
     /// Other names of the container.
     pub aliases: Vec<String>,
     /// The name servers that are asked for names that nobody on its networks has; the host's where there are none.
@@ -82,6 +84,7 @@ impl Connect {
             mac: None,
             interface: None,
             ports: Vec::new(),
+            spare: Vec::new(),
             service: None,
             aliases: Vec::new(),
             dns: Vec::new(),
@@ -375,6 +378,7 @@ impl<K: Kernel> Rnet<K> {
             gateways: Vec::new(),
             routes: wanted.routes.clone(),
             tuning: wanted.tuning.clone(),
+            spare: wanted.spare.clone(),
             ports: Vec::new(),
             aliases: wanted.aliases.clone(),
             dns: wanted.dns.clone(),
