@@ -9,6 +9,7 @@ mod doctor;
 mod extend;
 mod keep;
 mod life;
+mod names;
 mod networks;
 mod overlay;
 mod owned;
@@ -28,6 +29,7 @@ pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
 pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
+pub use names::{check_alias, name_servers};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};
 
