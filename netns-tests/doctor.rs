@@ -105,12 +105,7 @@ fn what_is_in_the_way_is_named_with_what_to_do(lab: &Lab) {
             "bad: rnet switched it on, and somebody switched it off -> rnet repair",
             "rnet repair",
         ),
-        (
-            "nft flush ruleset",
-            "records",
-            "bad: 12 differences, the first: host: missing: firewall",
-            "rnet repair",
-        ),
+        ("nft flush ruleset", "records", "differences, the first: host: missing: firewall", "rnet repair"),
         (
             "ip link add left0 group 1919811585 type bridge",
             "leftovers",

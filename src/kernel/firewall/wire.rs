@@ -301,7 +301,10 @@ impl Nft {
                 return Ok(list);
             }
         }
-        Err(Refusal::because(libc::EAGAIN, "the firewall changed each time it was read"))
+        Err(Refusal::because(
+            libc::EAGAIN,
+            "each time the firewall was read it changed, or the answer was lost",
+        ))
     }
 
     /// One list, or nothing where it was torn.
