@@ -26,6 +26,7 @@ mod lab;
 mod limits;
 mod many;
 mod naive;
+mod page;
 mod publish;
 mod run;
 mod services;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         publish::TESTS,
         limits::TESTS,
         services::TESTS,
+        page::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,

@@ -21,7 +21,7 @@ mod sysctl;
 use std::{fmt, io, net::IpAddr, path::Path};
 
 pub use fake::{Fake, Killed};
-pub use firewall::{ForeignChain, TableName};
+pub use firewall::{ForeignChain, Manager, TableName};
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use netns::Netns;

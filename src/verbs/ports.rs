@@ -188,6 +188,14 @@ impl<K: Kernel> Rnet<K> {
                     value: format!("host address {host}"),
                     reason: "is no address of this host".to_owned(),
                 },
+                libc::EPROTONOSUPPORT => Error::Unsupported {
+                    what: format!(
+                        "port {}/{} cannot be published: the kernel of this host has no {}",
+                        ports,
+                        request.protocol,
+                        request.protocol.to_string().to_uppercase()
+                    ),
+                },
                 _ => Error::kernel("look for listening processes", refusal),
             })?;
             if let Some((port, process)) = found {
