@@ -245,6 +245,11 @@ impl Running {
         }
     }
 
+    /// The next line that it prints, if it comes within that time.
+    pub fn line_within(&mut self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok().map(|line| line.trim_end().to_owned())
+    }
+
     /// Types a line into it.
     #[track_caller]
     pub fn type_line(&mut self, line: &str) {

@@ -28,11 +28,13 @@ mod many;
 mod naive;
 mod page;
 mod publish;
+mod records;
 mod run;
 mod services;
 mod snapshot;
 mod sweep;
 mod traffic;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         concurrency::TESTS,
         many::TESTS,
         keep::TESTS,
+        records::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,

@@ -1,10 +1,16 @@
 //! Many containers at once. These take some seconds.
 
-use crate::{harness::tests, lab::Lab};
+use std::time::Instant;
+
+use crate::{
+    harness::tests,
+    lab::Lab,
+    watch::{Watch, only_asks},
+};
 
 tests! {
     an_exhausted_subnet_says_how_many_addresses_are_in_use,
-    the_1024th_port_of_a_bridge_is_refused_before_anything_is_made,
+    a_full_bridge_is_repaired_at_once_and_its_1024th_port_refused_before_anything_is_made,
     a_hundred_endpoints_go_with_their_network,
     networks_run_out_of_default_pools_with_a_clear_error,
 }
@@ -28,13 +34,28 @@ fn an_exhausted_subnet_says_how_many_addresses_are_in_use(lab: &Lab) {
     lab.rn("network rm -f tiny").ok();
 }
 
-fn the_1024th_port_of_a_bridge_is_refused_before_anything_is_made(lab: &Lab) {
+/// A thousand containers, and a port published for each: the whole firewall is gone, and comes back in one transaction;
+/// then there is nothing left to do, and nothing is done.
+fn a_full_bridge_is_repaired_at_once_and_its_1024th_port_refused_before_anything_is_made(lab: &Lab) {
+    lab.needs("nft");
     lab.rn("network create crowd").ok();
     for number in 1..=1023 {
-        let name = format!("c{number}");
+        let (name, port) = (format!("c{number}"), format!("{}:80", 10_000 + number));
         lab.namespace(&name);
-        lab.rnet(&["network", "connect", "crowd", &name]).ok();
+        lab.rnet(&["network", "connect", "-p", &port, "crowd", &name]).ok();
     }
+    let here = lab.snapshot();
+    lab.sh("nft flush ruleset").ok();
+    let mut watch = Watch::start(lab);
+    let start = Instant::now();
+    lab.rn("repair").ok();
+    let took = start.elapsed();
+    let transactions = watch.transactions();
+    assert_eq!(transactions, 1, "transactions of a repair");
+    lab.is_like(&here);
+    only_asks(lab, &["repair"]);
+    println!("repair of 1023 endpoints after a flush: {took:?}, {transactions} transaction");
+
     let last = lab.namespace("last");
     let here = lab.snapshot();
     lab.rn("network connect crowd last").refused(&["crowd", "1023"]);

@@ -6,7 +6,7 @@ use rnetkit_drivers::Resource;
 use serde::Serialize;
 
 /// One change to one resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// Make what does not exist.

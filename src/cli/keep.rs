@@ -1,7 +1,7 @@
 //! `rnet check`, `repair`, `gc`, `doctor`, `purge`, `restore`: records and kernel kept in agreement.
 
 use super::{Context, Failure, agent, args, output::Out};
-use crate::verbs::Verdict;
+use crate::verbs::{Difference, Verdict, What};
 
 /// One line per difference, and exit code 1 if there is any.
 pub(super) fn check(context: &Context, args: &args::Check, mut out: Out) -> Result<u8, Failure> {
@@ -17,7 +17,13 @@ pub(super) fn repair(context: &Context, args: &args::Repair, out: &mut Out) -> R
     if !args.dry_run && !mended.is_empty() {
         agent::records_changed(context);
     }
-    mended.iter().for_each(|difference| out.line(&format!("{}: {}", difference.of, difference.step)));
+    for Difference { of, what } in &mended {
+        out.line(&match what {
+            What::Step(step) => format!("{of}: {step}"),
+            What::Stray(stray) => format!("{of}: - {stray}"),
+            What::SetAside(path) => format!("{of}: - damaged record {}", path.display()),
+        });
+    }
     Ok(())
 }
 
@@ -32,6 +38,10 @@ pub(super) fn collect(context: &Context, args: &args::Gc, out: &mut Out) -> Resu
         .for_each(|name| out.line(&format!("container {name}, whose rnet run was killed")));
     for (container, network) in &garbage.orphans {
         out.line(&format!("container {container} on network {network}, whose namespace is gone"));
+    }
+    garbage.strays.iter().for_each(|stray| out.line(&format!("{stray}, which no record names")));
+    for path in &garbage.set_aside {
+        out.line(&format!("{}, a record that was damaged", path.display()));
     }
     Ok(())
 }

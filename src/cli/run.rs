@@ -10,6 +10,7 @@ use crate::{
         SpawnError,
         detach::{self, Detached, Watcher},
         files::{self, DnsOptions, Family6, HostsInput},
+        guard,
         options::{EnvVar, ExtraHost, Hostname, Sysctl, User},
         spawn::{Files, Held, Main, Namespace, Output, Spec, spawn},
     },
@@ -126,7 +127,8 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
         },
     };
     let watching = rnet.begin_container(&state)?;
-    let running = match prepare(context, &mut rnet, wanted, &mut state) {
+    let prepared = guard(context, &wanted.name);
+    let running = match prepared.and_then(|()| prepare(context, &mut rnet, wanted, &mut state)) {
         Ok(running) => running,
         Err(failure) => {
             rnet.end_container(&state, FAILED)?;
@@ -137,6 +139,19 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
     let code = running.wait();
     end(&mut rnet, &state, code, watching)?;
     Ok(code)
+}
+
+/// Where this process is killed before it has taken its container down, another does that at once.
+fn guard(context: &Context, name: &Name) -> Result<(), Failure> {
+    let take_down = || {
+        if let Ok(mut rnet) = context.rnet()
+            && rnet.store().is_watched(name.as_str())
+        {
+            // Where that fails, the next command tries again.
+            drop(rnet.reap());
+        }
+    };
+    guard::outlive(take_down).map_err(|error| Failure::new(format!("make a process: {error}")))
 }
 
 fn end(rnet: &mut Rnet<Linux>, state: &ContainerState, code: u8, watching: Lock) -> Result<(), Failure> {

@@ -214,7 +214,7 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 }
 
 /// Now, not at exec: a lock that the parent holds on a file is also held by each copy of the descriptor.
-fn close_all_but(kept: RawFd) {
+pub(super) fn close_all_but(kept: RawFd) {
     let Ok(kept) = u32::try_from(kept) else { return };
     close_range(3, kept.saturating_sub(1));
     close_range(kept.saturating_add(1).max(3), u32::MAX);

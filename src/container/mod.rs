@@ -22,6 +22,7 @@
 //! | `mounts.rs` | what the child mounts |
 //! | `watch.rs` | signals passed on, stops followed, descendants ended |
 //! | `detach.rs` | a watcher in the background |
+//! | `guard.rs` | who is left when a watcher is killed |
 //! | `files.rs` | the texts of hosts and resolv.conf |
 //! | `options.rs` | words of the command line, parsed once |
 //! | `report.rs` | how the child tells what failed, and the errors |
@@ -30,6 +31,7 @@ mod child;
 pub mod detach;
 pub mod exec;
 pub mod files;
+pub mod guard;
 mod mounts;
 pub mod options;
 mod report;

@@ -9,7 +9,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{Family, InterfaceName, Member, Place, PortRange, Protocol, Resource};
 
-use super::{Failed, Kernel, Known, Refusal, TableName};
+use super::{Failed, Kernel, Known, Refusal, Stray, TableName};
 use crate::plan::{Plan, Step};
 
 /// Device and inode of a namespace.
@@ -241,6 +241,7 @@ impl Fake {
 
 impl Kernel for Fake {
     type Netns = Identity;
+    type Sight = ();
 
     fn open(&self, path: &Path) -> Result<Identity, Refusal> {
         let found = self.namespaces.get(path).ok_or_else(|| Refusal::new(libc::ENOENT))?;
@@ -284,6 +285,28 @@ impl Kernel for Fake {
             self.resources.iter().find(same).map(|(_, other)| other.clone())
         });
         Ok(found.collect())
+    }
+
+    fn look(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn find_in(
+        &mut self,
+        (): &(),
+        resources: &[Resource],
+        netns: Option<&Identity>,
+    ) -> Result<Vec<Option<Resource>>, Refusal> {
+        self.find(resources, netns)
+    }
+
+    /// None: what this kernel has, it has from the verbs, and the tests compare all of it.
+    fn strays(&self, (): &(), _: &[Resource], _: &[String]) -> Vec<Stray> {
+        Vec::new()
+    }
+
+    fn remove_strays(&mut self, _: &[Stray]) -> Vec<(Stray, Refusal)> {
+        Vec::new()
     }
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {

@@ -1,12 +1,13 @@
 //! What exists of a list of resources: the slow path, for checks and repairs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{InterfaceName, MacAddress, Place, Resource};
+use rnetkit_drivers::{Balanced, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource};
 
 use super::{
-    Linux, Netns, Refusal, address, firewall,
+    Linux, Netns, Refusal, address,
+    firewall::{self, Contents, Limits, StrayElement},
     link::{self, Link},
     netlink::Route,
     route,
@@ -42,40 +43,61 @@ impl Seen {
     }
 }
 
+/// What the host has, looked at once.
+pub struct Sight {
+    host: Seen,
+    /// All of rnet's sets; where they were not read, each element is asked for.
+    firewall: Option<Contents>,
+}
+
+/// Looks at everything that rnet could have on the host itself, once for however many checks.
+pub(super) fn look(linux: &mut Linux) -> Result<Sight, Refusal> {
+    let host = Seen::of(linux.finding_host()?)?;
+    let (nft, table) = linux.finding_firewall()?;
+    Ok(Sight { host, firewall: Some(Contents::read(nft, &table)?) })
+}
+
 /// For each resource: nothing, itself, or the same thing in another state.
 pub(super) fn find(
     linux: &mut Linux,
     resources: &[Resource],
     netns: Option<&Netns>,
 ) -> Result<Vec<Option<Resource>>, Refusal> {
-    let host = Seen::of(linux.finding_host()?)?;
+    let sight = Sight { host: Seen::of(linux.finding_host()?)?, firewall: None };
+    find_in(linux, &sight, resources, netns)
+}
+
+/// As [`find`], with the host as it was looked at before; the container is looked at now.
+pub(super) fn find_in(
+    linux: &mut Linux,
+    sight: &Sight,
+    resources: &[Resource],
+    netns: Option<&Netns>,
+) -> Result<Vec<Option<Resource>>, Refusal> {
     let inside = match netns {
-        Some(netns) => Seen::of(&mut netns.inside(Route::open)??)?,
-        None => Seen::default(),
+        Some(netns) => netns.inside(|| Inside::look(resources))??,
+        None => Inside::default(),
     };
+    let shaped = Shaped::of(linux.finding_host()?, &sight.host, resources)?;
+    let mut firewall = Firewall::new(linux, sight.firewall.as_ref());
     let mut found = Vec::with_capacity(resources.len());
-    let shaped = Shaped::of(linux.finding_host()?, &host, resources)?;
-    let (nft, table) = linux.finding_firewall()?;
-    let firewalled = firewall::is_whole(nft, &table)?;
     for wanted in resources {
-        let seen = if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside } else { &host };
+        let seen =
+            if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside.seen } else { &sight.host };
         let is_there = match wanted {
-            Resource::Firewall => firewalled,
-            Resource::Member(member) => firewalled && firewall::has_member(nft, &table, member)?,
+            Resource::Firewall => firewall.is_whole()?,
+            Resource::Member(member) => firewall.is_whole()? && firewall.has_member(member)?,
             Resource::Guarded { link, rate, most } => {
-                let limits = firewall::Limits { link, rate: *rate, most: *most };
-                firewalled && firewall::is_limited(nft, &table, &limits)?
+                let limits = Limits { link, rate: *rate, most: *most };
+                firewall.is_whole()? && firewall.is_limited(&limits)?
             }
-            Resource::Balanced(port) => firewalled && firewall::balance::is_set(nft, &table, port)?,
+            Resource::Balanced(port) => firewall.is_whole()? && firewall.is_balanced(port)?,
             Resource::Published(publication) => {
-                firewalled && firewall::is_published(nft, &table, publication)?
+                firewall.is_whole()? && firewall.has_published(publication)?
             }
             Resource::Forwarding { family } => sysctl::forwards(*family)?,
             Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
-            Resource::Setting { place: Place::Container, link, setting } => match netns {
-                Some(netns) => netns.inside(|| sysctl::is_set(link, *setting))?,
-                None => false,
-            },
+            Resource::Setting { place: Place::Container, .. } => inside.settings.contains(wanted),
             Resource::DefaultRoute { .. } => {
                 found.push(default_route(seen, wanted));
                 continue;
@@ -85,7 +107,7 @@ pub(super) fn find(
                 continue;
             }
             Resource::Rate { .. } | Resource::Redirect { .. } => {
-                found.push(shaped.find(&host, wanted));
+                found.push(shaped.find(&sight.host, wanted));
                 continue;
             }
             Resource::Bridge { .. } => {
@@ -101,6 +123,134 @@ pub(super) fn find(
         found.push(is_there.then(|| wanted.clone()));
     }
     Ok(found)
+}
+
+/// What a container has.
+#[derive(Default)]
+struct Inside {
+    seen: Seen,
+    /// Those of the wanted settings that are as they must be.
+    settings: Vec<Resource>,
+}
+
+impl Inside {
+    /// Looks, from inside.
+    fn look(resources: &[Resource]) -> Result<Self, Refusal> {
+        let is_set = |resource: &&Resource| match resource {
+            Resource::Setting { place: Place::Container, link, setting } => sysctl::is_set(link, *setting),
+            _ => false,
+        };
+        let settings = resources.iter().filter(is_set).cloned().collect();
+        Ok(Self { seen: Seen::of(&mut Route::open()?)?, settings })
+    }
+}
+
+/// The firewall: as it was read, or asked element by element.
+struct Firewall<'a> {
+    linux: &'a mut Linux,
+    read: Option<&'a Contents>,
+    whole: Option<bool>,
+}
+
+impl<'a> Firewall<'a> {
+    fn new(linux: &'a mut Linux, read: Option<&'a Contents>) -> Self {
+        Self { linux, read, whole: read.map(Contents::is_whole) }
+    }
+
+    fn is_whole(&mut self) -> Result<bool, Refusal> {
+        if let Some(whole) = self.whole {
+            return Ok(whole);
+        }
+        let (nft, table) = self.linux.finding_firewall()?;
+        let whole = firewall::is_whole(nft, &table)?;
+        self.whole = Some(whole);
+        Ok(whole)
+    }
+
+    fn has_member(&mut self, member: &Member) -> Result<bool, Refusal> {
+        if let Some(read) = self.read {
+            return Ok(read.has_member(member));
+        }
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::has_member(nft, &table, member)
+    }
+
+    fn has_published(&mut self, publication: &Publication) -> Result<bool, Refusal> {
+        if let Some(read) = self.read {
+            return Ok(read.has_published(publication));
+        }
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::is_published(nft, &table, publication)
+    }
+}
+
+/// Limits and shared ports are few: they are asked for.
+impl Firewall<'_> {
+    fn is_balanced(&mut self, port: &Balanced) -> Result<bool, Refusal> {
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::balance::is_set(nft, &table, port)
+    }
+
+    fn is_limited(&mut self, limits: &Limits<'_>) -> Result<bool, Refusal> {
+        let (nft, table) = self.linux.finding_firewall()?;
+        firewall::is_limited(nft, &table, limits)
+    }
+}
+
+/// Something that carries this instance's mark and that no record names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stray {
+    /// A bridge or a veth pair.
+    Link {
+        /// Its name.
+        name: String,
+        /// Its index, by which it is deleted: a name may be given again.
+        index: u32,
+        /// What its `ifalias` says.
+        alias: String,
+    },
+    /// An element of a set.
+    Element(StrayElement),
+}
+
+impl std::fmt::Display for Stray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Link { name, alias, .. } => {
+                write!(f, "link {} ({})", crate::error::shown(name), crate::error::shown(alias))
+            }
+            Self::Element(element) => element.fmt(f),
+        }
+    }
+}
+
+/// What carries this instance's mark and is none of the resources. A link's mark is its group together with an alias
+/// that begins with one of `marks`, or with a place in this instance's own sets: other instances have marks and sets of
+/// their own.
+pub(super) fn strays(sight: &Sight, resources: &[Resource], marks: &[String]) -> Vec<Stray> {
+    let Some(firewall) = &sight.firewall else { return Vec::new() };
+    let named: HashSet<&str> = resources
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::Bridge { name, .. } | Resource::Veth { name, .. } | Resource::Ifb { name, .. } => {
+                Some(name.as_str())
+            }
+            _ => None,
+        })
+        .collect();
+    let ours = |link: &&Link| {
+        link.group & 0xffff_0000 == Network::GROUPS
+            && !named.contains(link.name.as_str())
+            && (marks.iter().any(|mark| link.alias.starts_with(mark)) || firewall.knows_link(&link.name))
+    };
+    let mut links: Vec<&Link> = sight.host.links.values().filter(ours).collect();
+    links.sort_by_key(|link| link.index);
+    let links = links.into_iter().map(|link| Stray::Link {
+        name: link.name.clone(),
+        index: link.index,
+        alias: link.alias.clone(),
+    });
+    links.chain(firewall.strays(resources).into_iter().map(Stray::Element)).collect()
 }
 
 fn is_in(seen: &Seen, resource: &Resource) -> bool {

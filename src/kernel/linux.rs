@@ -1,6 +1,12 @@
 //! The Linux kernel: steps become netlink messages that are sent together wherever their order allows it.
 
-use std::{collections::HashMap, fs, net::IpAddr, os::fd::AsRawFd as _, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+    path::Path,
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -10,6 +16,7 @@ use super::{
     Failed, Kernel, Known, Netns, Refusal, address,
     behind::Deleter,
     conntrack::{self, Change},
+    find::{self, Sight, Stray},
     firewall::{self, Batch, Limits, Nft, Outcome, Rejected, TableName, balance},
     link::{self, Link, Veth},
     listeners, neighbour,
@@ -106,11 +113,23 @@ impl<'a> Run<'a> {
             Place::Host => self.linux.host(),
             Place::Container => {
                 if self.container.is_none() {
-                    self.container = Some(self.netns()?.inside(Route::open)??);
+                    self.inside(|| Ok(()))?;
                 }
                 self.container.as_mut().ok_or_else(|| Refusal::new(libc::EBADF))
             }
         }
+    }
+
+    /// Works inside the container's namespace; the first visit also opens the socket that later messages go through.
+    fn inside(&mut self, work: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let netns = self.netns()?;
+        let container = &mut self.container;
+        netns.inside(|| {
+            if container.is_none() {
+                *container = Some(Route::open()?);
+            }
+            work()
+        })?
     }
 
     fn failed(&self, at: usize, refusal: Refusal) -> Failed {
@@ -254,9 +273,8 @@ impl<'a> Run<'a> {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
                     self.flush()?;
-                    let applied =
-                        self.netns().and_then(|netns| netns.inside(|| sysctl::apply(link, *setting))?);
-                    applied.map_err(|refusal| self.failed(at, refusal))?;
+                    self.inside(|| sysctl::apply(link, *setting))
+                        .map_err(|refusal| self.failed(at, refusal))?;
                 }
             },
             Resource::Address { place, link, address } => {
@@ -593,6 +611,46 @@ impl Linux {
         first
     }
 
+    /// Where many elements of the firewall are to come and go: all in one transaction, by what the sets hold now.
+    /// Returns the steps that are done so; none where they are few, or where the tables themselves are to be made first.
+    fn settle_elements<'a>(&mut self, plan: &'a Plan) -> HashSet<&'a Step> {
+        const FEW: usize = 16;
+        let resource = |step: &'a Step| match step {
+            Step::Create(resource @ (Resource::Member(_) | Resource::Published(_))) => Some((resource, true)),
+            Step::Remove(resource @ (Resource::Member(_) | Resource::Published(_))) => {
+                Some((resource, false))
+            }
+            Step::Create(_) | Step::Change { .. } | Step::Remove(_) => None,
+        };
+        let steps: HashSet<&Step> = plan.steps.iter().filter(|step| resource(step).is_some()).collect();
+        let tables = plan.steps.contains(&Step::Create(Resource::Firewall));
+        if steps.len() <= FEW || tables {
+            return HashSet::new();
+        }
+        let of = |wanted: bool| {
+            plan.steps
+                .iter()
+                .filter_map(resource)
+                .filter(move |r| r.1 == wanted)
+                .map(|r| r.0)
+                .collect::<Vec<_>>()
+        };
+        let table = self.table.clone();
+        let done = self.nft().and_then(|nft| firewall::converge(nft, &table, &of(true), &of(false)));
+        if done.is_err() {
+            return HashSet::new();
+        }
+        let changes = steps.iter().filter_map(|step| match step {
+            Step::Create(Resource::Published(port)) => Some((port.clone(), Change::Opened)),
+            Step::Remove(Resource::Published(port)) => Some((port.clone(), Change::Closed)),
+            _ => None,
+        });
+        let changes: Vec<(Publication, Change)> =
+            changes.filter(|(port, _)| conntrack::concerns(port)).collect();
+        self.forget_flows(&changes);
+        steps
+    }
+
     fn run_each(&mut self, steps: &[Step], netns: Option<&Netns>) -> Result<(), Failed> {
         let mut run = Run::new(self, netns);
         let mut at = 0;
@@ -621,6 +679,7 @@ fn is_settled(refusal: &Refusal) -> bool {
 
 impl Kernel for Linux {
     type Netns = Netns;
+    type Sight = Sight;
 
     fn open(&self, path: &Path) -> Result<Netns, Refusal> {
         Netns::open(path)
@@ -639,7 +698,11 @@ impl Kernel for Linux {
             return Vec::new();
         }
         let mut left = Vec::new();
+        let many = self.settle_elements(plan);
         for step in &plan.steps {
+            if many.contains(&step) {
+                continue;
+            }
             match self.settle_step(step, netns) {
                 Err(refusal) if !is_settled(&refusal) => left.push((step.clone(), refusal)),
                 _ => {}
@@ -653,7 +716,44 @@ impl Kernel for Linux {
         resources: &[Resource],
         netns: Option<&Netns>,
     ) -> Result<Vec<Option<Resource>>, Refusal> {
-        super::find::find(self, resources, netns)
+        find::find(self, resources, netns)
+    }
+
+    fn look(&mut self) -> Result<Sight, Refusal> {
+        find::look(self)
+    }
+
+    fn find_in(
+        &mut self,
+        sight: &Sight,
+        resources: &[Resource],
+        netns: Option<&Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal> {
+        find::find_in(self, sight, resources, netns)
+    }
+
+    fn strays(&self, sight: &Sight, resources: &[Resource], marks: &[String]) -> Vec<Stray> {
+        find::strays(sight, resources, marks)
+    }
+
+    fn remove_strays(&mut self, strays: &[Stray]) -> Vec<(Stray, Refusal)> {
+        let mut left = Vec::new();
+        let mut elements = Vec::new();
+        for stray in strays {
+            match stray {
+                Stray::Link { index, .. } => match self.delete(&link::delete(*index), *index) {
+                    Err(refusal) if !is_settled(&refusal) => left.push((stray.clone(), refusal)),
+                    _ => {}
+                },
+                Stray::Element(element) => elements.push(element.clone()),
+            }
+        }
+        let table = self.table.clone();
+        let removed = self.nft().and_then(|nft| firewall::remove_strays(nft, &table, &elements));
+        if let (Err(refusal), Some(first)) = (removed, elements.first()) {
+            left.push((Stray::Element(first.clone()), refusal));
+        }
+        left
     }
 
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal> {

@@ -21,7 +21,8 @@ mod sysctl;
 use std::{fmt, io, net::IpAddr, path::Path};
 
 pub use fake::{Fake, Killed};
-pub use firewall::{ForeignChain, Manager, TableName};
+pub use find::{Sight, Stray};
+pub use firewall::{ForeignChain, Manager, StrayElement, TableName};
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use netns::Netns;
@@ -113,6 +114,8 @@ pub struct Known {
 pub trait Kernel {
     /// An open network namespace.
     type Netns;
+    /// What the host has, as it was looked at once.
+    type Sight;
 
     /// Opens a namespace file.
     ///
@@ -144,6 +147,30 @@ pub trait Kernel {
         resources: &[Resource],
         netns: Option<&Self::Netns>,
     ) -> Result<Vec<Option<Resource>>, Refusal>;
+
+    /// Looks at everything that could be rnet's on the host itself, so that many things can be compared with it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn look(&mut self) -> Result<Self::Sight, Refusal>;
+
+    /// As `find`, with the host as it was looked at; the container is looked at now.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn find_in(
+        &mut self,
+        sight: &Self::Sight,
+        resources: &[Resource],
+        netns: Option<&Self::Netns>,
+    ) -> Result<Vec<Option<Resource>>, Refusal>;
+
+    /// What carries this instance's mark on the host and is none of the resources. `marks`: how the `ifalias` of the
+    /// instance's own links begins.
+    fn strays(&self, sight: &Self::Sight, resources: &[Resource], marks: &[String]) -> Vec<Stray>;
+
+    /// Takes strays away; returns those that could not be, with the reason.
+    fn remove_strays(&mut self, strays: &[Stray]) -> Vec<(Stray, Refusal)>;
 
     /// The subnets that the host has routes to, or resolves names through.
     ///

@@ -18,7 +18,7 @@ const DONE: u16 = 3;
 /// `NLM_F_CAPPED`: the request is not repeated in an error, only its header.
 const CAPPED: u16 = 0x100;
 /// `NLM_F_DUMP_INTR`: the dump is torn, something changed while it was read.
-const DUMP_INTERRUPTED: u16 = 0x10;
+pub(super) const DUMP_INTERRUPTED: u16 = 0x10;
 /// `NLMSGERR_ATTR_MSG`: the kernel's own words.
 const ERROR_TEXT: u16 = 1;
 /// Bytes of a netlink header.
@@ -26,7 +26,7 @@ const HEADER: usize = 16;
 /// The kernel fills no longer datagram than this (`netlink_dump` in `net/netlink/af_netlink.c`).
 const LONGEST_ANSWER: usize = 32 * 1024;
 /// How often a torn dump is read again before it is an error.
-const TORN_DUMPS: usize = 50;
+pub(super) const TORN_DUMPS: usize = 50;
 
 /// An answer: the sequence number of the request, the message's type, flags and body.
 pub(super) struct Answer<'a> {
@@ -78,6 +78,19 @@ impl Channel {
     pub(super) fn send(&self, buffer: &[u8]) -> Result<(), Refusal> {
         retry(|| self.socket.send(buffer, 0))?;
         Ok(())
+    }
+
+    /// Reads away what is left of an answer that was given up. The kernel refuses a new dump while an old one is not
+    /// read to its end.
+    pub(super) fn drain(&mut self) {
+        const MOST: usize = 100_000;
+        for _ in 0..MOST {
+            self.answers.clear();
+            let read = self.socket.recv(&mut self.answers, libc::MSG_DONTWAIT);
+            if read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return;
+            }
+        }
     }
 
     /// Reads one datagram and hands its messages to `each` until that returns `true`: then all is said.
@@ -133,6 +146,11 @@ pub(super) fn refusal(answer: &Answer<'_>) -> Option<Refusal> {
         })
         .map(|text| String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned());
     Some(Refusal { errno: -code, text })
+}
+
+/// Whether a dump that ended so is to be asked for again: others changed what it lists, or its answer did not fit.
+pub(super) fn is_torn(refusal: &Refusal) -> bool {
+    [libc::EAGAIN, libc::EINTR, libc::EBUSY, libc::ENOBUFS].contains(&refusal.errno)
 }
 
 /// Whether a message acknowledges or refuses.
@@ -281,11 +299,15 @@ impl Route {
                 refused = refused.take().or_else(|| refusal(&answer));
                 list.extend(read(&answer));
                 answer.kind == DONE || is_verdict(&answer)
-            })?;
+            });
             match (done, refused.take()) {
-                (_, Some(refusal)) => return Err(refusal),
-                (true, None) => return Ok((!torn).then_some(list)),
-                (false, None) => {}
+                (Err(refusal), _) | (_, Some(refusal)) if is_torn(&refusal) => {
+                    self.0.drain();
+                    return Ok(None);
+                }
+                (Err(refusal), _) | (_, Some(refusal)) => return Err(refusal),
+                (Ok(true), None) => return Ok((!torn).then_some(list)),
+                (Ok(false), None) => {}
             }
         }
     }

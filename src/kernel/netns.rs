@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::Path,
@@ -42,14 +42,13 @@ impl Netns {
     /// # Errors
     /// When it is no network namespace.
     pub fn from_file(file: OwnedFd) -> Result<Self, Refusal> {
-        let not = || Refusal::because(libc::EINVAL, "it is not a network namespace");
-        if rustix::fs::fstatfs(&file)?.f_type as u64 != NSFS_MAGIC {
-            return Err(not());
+        let is_netns = rustix::fs::fstatfs(&file)?.f_type as u64 == NSFS_MAGIC
+            && kind_of(file.as_fd()) == Some(libc::CLONE_NEWNET);
+        if !is_netns {
+            return Err(Refusal::because(libc::EINVAL, "it is not a network namespace"));
         }
         let stat = rustix::fs::fstat(&file)?;
-        let netns = Self { file, identity: (stat.st_dev, stat.st_ino) };
-        netns.inside(|| ()).map_err(|refusal| if refusal.errno == libc::EINVAL { not() } else { refusal })?;
-        Ok(netns)
+        Ok(Self { file, identity: (stat.st_dev, stat.st_ino) })
     }
 
     /// Device and inode: equal if and only if it is the same namespace.
@@ -91,6 +90,15 @@ impl Netns {
         drop(back);
         Ok(result)
     }
+}
+
+/// What kind of namespace a file of the namespace file system is: one of `CLONE_NEW*`.
+fn kind_of(file: BorrowedFd<'_>) -> Option<libc::c_int> {
+    /// `NS_GET_NSTYPE` of `linux/nsfs.h`.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the file is open, and the call takes no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    (kind >= 0).then_some(kind)
 }
 
 impl From<Netns> for OwnedFd {

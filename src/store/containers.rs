@@ -31,6 +31,12 @@ impl Store {
         if path.exists() { file::lock_existing(&path, &format!("container {key}")).map(drop) } else { Ok(()) }
     }
 
+    /// Whether something is left to look after; by a watcher that lives, or by whoever finds it dead.
+    #[must_use]
+    pub fn is_watched(&self, key: &str) -> bool {
+        self.run.join("running").join(key).exists()
+    }
+
     /// Says that nothing is left to look after.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::{
         fd::AsRawFd as _,
         unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ pub(super) const VERSION: u64 = 1;
 const BEGINNING: &[u8] = br#"{"version":1,"#;
 /// No record is longer, in bytes.
 const LONGEST: u64 = 4 << 20;
+/// How the name of a damaged record ends, once it is set aside.
+const DAMAGED: &str = ".damaged";
 /// How long a lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -178,10 +180,32 @@ fn read_open<T: DeserializeOwned>(path: &Path, file: &File) -> Result<T, Error> 
     serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))
 }
 
+/// Whether a record is of a newer rnet. Looks at its beginning alone where this rnet wrote it.
+pub(super) fn is_newer(path: &Path) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Anything {}
+    match read::<Anything>(path) {
+        Err(Error::Newer { .. }) => Ok(true),
+        Err(Error::Damaged { .. }) | Ok(_) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The damaged records of a directory that were set aside, sorted.
+pub(super) fn damaged(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut list: Vec<PathBuf> = all_names(folder)?
+        .into_iter()
+        .filter(|name| name.ends_with(DAMAGED))
+        .map(|name| folder.join(name))
+        .collect();
+    list.sort_unstable();
+    Ok(list)
+}
+
 /// Gives a damaged record another name.
 fn set_aside(path: &Path, reason: String) -> Error {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".damaged");
+    name.push(DAMAGED);
     let aside = path.with_file_name(name);
     match fs::rename(path, &aside) {
         Ok(()) => Error::Damaged { path: path.into(), reason, aside },
@@ -228,21 +252,26 @@ pub(super) fn has_any(path: &Path) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         entries => entries.map_err(|error| Error::store(path, error))?,
     };
-    let is_record = |name: &str| !name.starts_with('.') && !name.ends_with(".damaged");
+    let is_record = |name: &str| !name.starts_with('.') && !name.ends_with(DAMAGED);
     Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_record))))
 }
 
 /// The names in a directory that are records (not temporary, damaged or lock files), sorted.
 pub(super) fn names(path: &Path) -> Result<Vec<String>, Error> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|error| Error::store(path, error))?,
-    };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> =
-        names.filter(|name| !name.starts_with('.') && !name.ends_with(".damaged")).collect();
+    let mut names = all_names(path)?;
+    names.retain(|name| !name.starts_with('.') && !name.ends_with(DAMAGED));
     names.sort_unstable();
     Ok(names)
+}
+
+fn all_names(path: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        entries => entries.map_err(|error| Error::store(path, error))?,
+    };
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
 /// A lock on a file or directory, held until it is dropped or its process ends.

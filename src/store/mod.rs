@@ -94,4 +94,62 @@ impl Store {
         }
         Ok(list)
     }
+
+    /// The damaged records that were set aside.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn set_aside(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut list = file::damaged(&self.root.join("networks"))?;
+        list.extend(file::damaged(&self.root)?);
+        list.extend(self.set_aside_in_run()?);
+        Ok(list)
+    }
+
+    /// Removes the damaged records of what dies with a reboot: what they stood for is taken back by what the kernel
+    /// itself says of it. Definitions stay for their owner to look at.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn clear_set_aside(&self) -> Result<Vec<PathBuf>, Error> {
+        let list = self.set_aside_in_run()?;
+        list.iter().try_for_each(|path| file::remove(path))?;
+        Ok(list)
+    }
+
+    fn set_aside_in_run(&self) -> Result<Vec<PathBuf>, Error> {
+        self.run_folders()?
+            .iter()
+            .map(|folder| file::damaged(folder))
+            .collect::<Result<Vec<_>, _>>()
+            .map(|all| all.concat())
+    }
+
+    /// The directories in which there are records of what was made.
+    fn run_folders(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut folders = vec![self.run.clone(), self.run.join("pending")];
+        for name in file::names(&self.run.join("networks"))? {
+            let folder = self.run.join("networks").join(name);
+            folders.extend([folder.join("endpoints"), folder]);
+        }
+        for key in file::names(&self.run.join("containers"))? {
+            folders.push(self.run.join("containers").join(key));
+        }
+        Ok(folders)
+    }
+
+    /// Whether a record of what was made is of a newer rnet, which this one cannot read.
+    ///
+    /// # Errors
+    /// When one cannot be read at all.
+    pub fn has_newer(&self) -> Result<bool, Error> {
+        for folder in self.run_folders()? {
+            for name in file::names(&folder)?.iter().filter(|name| name.ends_with(".json")) {
+                if file::is_newer(&folder.join(name))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
 }

@@ -129,17 +129,46 @@ impl Store {
         Ok(self.network_ids()?.into_iter().filter_map(made).collect())
     }
 
-    /// What was made for every network.
+    /// What was made for every network. A record that is damaged is set aside and logged, one of a newer rnet is logged.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// When a directory or record cannot be read.
     pub fn network_states(&self) -> Result<Vec<NetworkState>, Error> {
         let mut list = Vec::new();
-        for name in file::names(&self.run.join("networks"))? {
-            if let Ok(id) = name.parse() {
-                list.extend(self.network_state(&id)?);
+        for id in self.network_ids()? {
+            match self.network_state(&id) {
+                Err(error @ (Error::Damaged { .. } | Error::Newer { .. })) => tracing::warn!("{error}"),
+                state => list.extend(state?),
             }
         }
         Ok(list)
+    }
+
+    /// Networks that have endpoints and no record of their own: it was damaged, and set aside.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn networks_without_state(&self) -> Result<Vec<Id>, Error> {
+        let mut list = self.network_ids()?;
+        list.retain(|id| !self.network_dir(id).join("state.json").exists());
+        let mut lost = Vec::new();
+        for id in list {
+            if self.has_endpoints(&id)? {
+                lost.push(id);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether the record of a network that has endpoints is missing, or that of what networks share while there are
+    /// networks.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn lost_records(&self) -> Result<bool, Error> {
+        let ids = self.network_ids()?;
+        let has_state = |id: &Id| self.network_dir(id).join("state.json").exists();
+        let host = self.run.join("host.json").exists();
+        Ok(ids.iter().any(has_state) && !host || !self.networks_without_state()?.is_empty())
     }
 }

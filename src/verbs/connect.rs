@@ -216,7 +216,7 @@ impl<K: Kernel> Rnet<K> {
                 }
                 Error::Apply { reason, .. } if !healed && reason.is_missing() => {
                     healed = true;
-                    self.heal()?;
+                    self.heal(&target.key)?;
                 }
                 _ => return Err(error),
             }
@@ -456,10 +456,10 @@ impl<K: Kernel> Rnet<K> {
 
     /// Somebody deleted what the network needs: everything that is missing on this host is made again, other containers'
     /// links and ports included.
-    fn heal(&mut self) -> Result<(), Error> {
+    fn heal(&mut self, held: &str) -> Result<(), Error> {
         let _host = self.store.lock_host()?;
-        let mended = self.mend()?;
-        mended.iter().for_each(|difference| tracing::info!("mended: {}: {}", difference.of, difference.step));
+        let (mended, _) = self.mend(Some(held))?;
+        mended.iter().for_each(|difference| tracing::info!("mended: {difference}"));
         tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
     }

@@ -207,19 +207,43 @@ impl<K: Kernel> Rnet<K> {
         let abandoned = self.store.abandoned()?;
         let count = abandoned.len();
         for (key, _lock) in abandoned {
-            match self.store.container_record::<ContainerState>(&key, RECORD)? {
+            match self.container_record(&key)? {
                 Some(state) if state.exit.is_none() => {
                     if let Some(pid) = state.pid() {
                         kill(pid);
                     }
                     state.netns.into_iter().for_each(kill_all_in);
-                    // What a shell says of a process that was killed (128 + SIGKILL).
-                    self.end_container(&ContainerState { remove: true, ..state }, 137)?;
+                    // What a shell says of a process that was killed (128 + SIGKILL). Its log stays, where it is not
+                    // to go with it.
+                    self.end_container(&state, 137)?;
                 }
-                _ => self.store.unwatch(&key)?,
+                Some(_) => self.store.unwatch(&key)?,
+                None => self.end_unknown(&key)?,
             }
         }
         Ok(count)
+    }
+
+    /// Ends what remains of a container whose record was lost: its endpoints still say where it was.
+    fn end_unknown(&mut self, key: &str) -> Result<(), Error> {
+        for state in self.store.endpoints_of(key)? {
+            let container = &state.endpoint.container;
+            kill_all_in((container.device, container.inode));
+        }
+        self.disconnect_all(key)?;
+        self.store.remove_container(key)?;
+        self.store.unwatch(key)
+    }
+
+    /// The record of a container; one that is damaged is set aside and logged, as if there were none.
+    fn container_record(&self, key: &str) -> Result<Option<ContainerState>, Error> {
+        match self.store.container_record(key, RECORD) {
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!("{error}");
+                Ok(None)
+            }
+            record => record,
+        }
     }
 
     /// All containers: those of `rnet run`, and namespaces that are connected to networks.
@@ -229,7 +253,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn containers(&self) -> Result<Vec<Container>, Error> {
         let mut list = Vec::new();
         for key in self.store.container_keys()? {
-            let state = self.store.container_record(&key, RECORD)?;
+            let state = self.container_record(&key)?;
             let endpoints = self.store.endpoints_of(&key)?;
             if state.is_some() || !endpoints.is_empty() {
                 list.push(Container { key, state, endpoints });

@@ -26,7 +26,7 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// The life of this host now.
-    fn life(&self) -> Result<Life, Error> {
+    pub(super) fn life(&self) -> Result<Life, Error> {
         const PATH: &str = "/proc/sys/kernel/random/boot_id";
         let boot = fs::read_to_string(PATH).map_err(|error| Error::store(PATH, error))?;
         Ok(Life { boot: boot.trim().to_owned(), netns: self.kernel.host_identity() })
@@ -90,6 +90,10 @@ impl<K: Kernel> Rnet<K> {
     /// # Errors
     /// When records cannot be read or written, or a step fails.
     pub fn recover(&mut self) -> Result<(), Error> {
+        if self.store.lost_records()? {
+            let _host = self.store.lock_host()?;
+            self.rebuild_records()?;
+        }
         self.take_back_dead(None)?;
         for state in self.store.network_states()? {
             self.down_if_unused(&state.network)?;
@@ -159,8 +163,12 @@ impl<K: Kernel> Rnet<K> {
     ///
     /// Returns the network as it is: for `bridge`, with the subnet that was chosen for it.
     pub(super) fn up(&mut self, network: &Network) -> Result<Network, Error> {
-        if let Some(made) = self.store.made_network(&network.id)? {
-            return Ok(made);
+        match self.store.made_network(&network.id) {
+            Ok(Some(made)) => return Ok(made),
+            Ok(None) => {}
+            // It is set aside by now, and made again below.
+            Err(error @ Error::Damaged { .. }) => tracing::warn!("{error}"),
+            Err(error) => return Err(error),
         }
         let _host = self.store.lock_host()?;
         match self.store.network_state(&network.id)? {
@@ -169,6 +177,7 @@ impl<K: Kernel> Rnet<K> {
                 return Err(Error::NetworkNotFound { name: network.name.to_string() });
             }
             Some(state) => self.finish_network(state)?,
+            None if self.store.has_endpoints(&network.id)? => self.rebuild_records()?,
             None => {}
         }
         // What was torn down took the lock's file along.
@@ -257,6 +266,7 @@ impl<K: Kernel> Rnet<K> {
 
     /// Makes what all networks share, as far as it is not there. The caller holds the host's lock.
     fn share(&mut self, shared: &[Resource]) -> Result<(), Error> {
+        self.rebuild_host()?;
         let mut state = match self.store.host_state()? {
             Some(state) => state,
             None => {
@@ -319,7 +329,7 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// What of these resources really exists.
-    fn really(&mut self, resources: &[Resource]) -> Result<Vec<Resource>, Error> {
+    pub(super) fn really(&mut self, resources: &[Resource]) -> Result<Vec<Resource>, Error> {
         let found = self
             .kernel
             .find(resources, None)
@@ -354,13 +364,18 @@ impl<K: Kernel> Rnet<K> {
             self.kernel.use_tables(TableName::default());
             return Ok(TableName::default());
         }
-        let own: TableName = format!("rnet_{}", self.identity()?.host.prefix(8)).parse()?;
+        let own = self.own_table()?;
         self.kernel.use_tables(own.clone());
         if self.kernel.has_tables(&own).map_err(failed)? {
             // Ours by its name, and remembered by nobody: an earlier life's, whose records are gone.
             self.kernel.settle(&Plan { steps: vec![Step::Remove(Resource::Firewall)] }, None);
         }
         Ok(own)
+    }
+
+    /// The name of this instance's tables beside those of another.
+    pub(super) fn own_table(&self) -> Result<TableName, Error> {
+        Ok(format!("rnet_{}", self.identity()?.host.prefix(8)).parse()?)
     }
 
     /// Gives a network the subnet that it lacks: `bridge` has none until it is first used.

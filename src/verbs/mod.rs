@@ -12,6 +12,7 @@ mod networks;
 mod owned;
 mod ports;
 mod services;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use std::{
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
-pub use keep::{Difference, Garbage};
+pub use keep::{Difference, Garbage, What};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 use rnetkit_drivers::{Driver, Id, Network};
 

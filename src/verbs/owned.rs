@@ -8,7 +8,7 @@ use rnetkit_drivers::{InterfaceName, Network, Place, Resource};
 use super::{
     Difference, Rnet,
     addresses::{lowest, size},
-    keep::Part,
+    keep::{Part, part_of},
 };
 use crate::{container_ref::ContainerRef, error::Error, kernel::Kernel, plan::Plan, store::EndpointState};
 
@@ -21,19 +21,20 @@ impl<K: Kernel> Rnet<K> {
         let network = &state.endpoint.network;
         let mut parts = Vec::new();
         if let Some(host) = self.store.host_state()? {
-            parts.push(Part { of: "host".to_owned(), made: host.made, netns: None });
+            parts.push(Part { of: "host".to_owned(), made: host.made, endpoint: None });
         }
         if let Some(made) = self.store.network_state(network)? {
             let of = format!("network {}", made.network.name);
-            parts.push(Part { of, made: made.made, netns: None });
+            parts.push(Part { of, made: made.made, endpoint: None });
         }
         let container = &state.endpoint.container;
-        let netns = self.namespace_of(state).ok_or_else(|| Error::ContainerNotFound {
-            name: container.name.clone(),
-            reason: format!(": its network namespace {} is gone", container.netns),
-        })?;
-        let of = format!("container {} on network {}", container.name, state.network);
-        parts.push(Part { of, made: state.made.clone(), netns: Some(netns) });
+        if self.namespace_of(state).is_none() {
+            return Err(Error::ContainerNotFound {
+                name: container.name.clone(),
+                reason: format!(": its network namespace {} is gone", container.netns),
+            });
+        }
+        parts.push(part_of(state.clone()));
         let mut differences = Vec::new();
         for part in &parts {
             differences.extend(self.differences_of(part)?);

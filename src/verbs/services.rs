@@ -3,11 +3,14 @@
 
 use rnetkit_drivers::{Balanced, Publication, Resource, service::SLOTS};
 
-use super::{Rnet, keep::Difference};
+use super::{
+    Rnet,
+    keep::{Difference, What},
+};
 use crate::{
     error::Error,
     kernel::Kernel,
-    plan::Plan,
+    plan::{Plan, Step},
     store::{EndpointState, Pending},
 };
 
@@ -86,7 +89,7 @@ impl<K: Kernel> Rnet<K> {
     pub(super) fn mend_shared(&mut self) -> Result<Vec<Difference>, Error> {
         let _ports = self.store.lock_ports()?;
         let differences = self.differing()?;
-        let plan = Plan { steps: differences.iter().map(|difference| difference.step.clone()).collect() };
+        let plan = Plan { steps: differences.iter().filter_map(step).collect() };
         match self.kernel.settle(&plan, None).first() {
             Some((step, refusal)) => Err(Error::apply(step, refusal.clone(), &[])),
             None => Ok(differences),
@@ -102,7 +105,7 @@ impl<K: Kernel> Rnet<K> {
         let found: Vec<Resource> =
             self.kernel.find(&wanted, None).map_err(failed)?.into_iter().flatten().collect();
         let steps = Plan::between(&found, &wanted).steps.into_iter();
-        Ok(steps.map(|step| Difference { of: "services".to_owned(), step }).collect())
+        Ok(steps.map(|step| Difference { of: "services".to_owned(), what: What::Step(step) }).collect())
     }
 
     /// Whether another endpoint, ready or not, is of the service that has this port.
@@ -126,12 +129,20 @@ pub(super) fn shares(state: &EndpointState) -> bool {
     state.endpoint.ports.iter().any(|port| port.service.is_some())
 }
 
+/// The step that mends a difference.
+fn step(difference: &Difference) -> Option<Step> {
+    match &difference.what {
+        What::Step(step) => Some(step.clone()),
+        What::Stray(_) | What::SetAside(_) => None,
+    }
+}
+
 fn has(state: &EndpointState, port: &Balanced) -> bool {
     port.port().is_some_and(|port| state.endpoint.ports.iter().any(|other| other.is_same_port(port)))
 }
 
 /// The shared ports of all these endpoints, their members in the order in which they came.
-fn balanced(states: &[EndpointState]) -> Vec<Resource> {
+pub(super) fn balanced(states: &[EndpointState]) -> Vec<Resource> {
     let mut states: Vec<&EndpointState> = states.iter().filter(|state| shares(state)).collect();
     states.sort_by_key(|state| (state.created, state.endpoint.id));
     let mut list: Vec<Balanced> = Vec::new();

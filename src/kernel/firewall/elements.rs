@@ -7,7 +7,7 @@ use rnetkit_drivers::{Family, InterfaceName, MacAddress, Member, Protocol, Publi
 use super::wire::{Attributes, BRIDGE, INET};
 
 /// An element: its set, its key (with its end, for a range), and its value in a map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Element {
     pub(super) family: u8,
     pub(super) set: &'static str,
@@ -71,9 +71,7 @@ impl Key {
     }
 
     fn interface(self, name: &InterfaceName) -> Self {
-        let mut bytes = [0; 16];
-        bytes[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
-        self.bytes(&bytes)
+        self.bytes(&interface_key(name.as_str()))
     }
 
     fn address(self, address: IpAddr) -> Self {
@@ -94,6 +92,13 @@ impl Key {
     fn port(self, port: u16) -> Self {
         self.bytes(&port.to_be_bytes())
     }
+}
+
+/// The key of an interface alone, by whatever name the kernel knows it.
+pub(super) fn interface_key(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
 }
 
 /// The elements of a member.

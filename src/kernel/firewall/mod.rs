@@ -4,6 +4,7 @@
 //! (`sets.rs`, `elements.rs`). A change is one transaction; no program is run and no ruleset listed.
 
 pub(super) mod balance;
+mod contents;
 mod elements;
 mod foreign;
 mod limits;
@@ -14,6 +15,8 @@ mod wire;
 
 use std::{fmt, str::FromStr};
 
+pub use contents::StrayElement;
+pub(super) use contents::{Contents, converge, remove_strays};
 use elements::Element;
 pub(super) use foreign::foreign_chains;
 pub use foreign::{ForeignChain, Manager};

@@ -35,7 +35,7 @@ impl Type {
         }
     }
 
-    fn length(self) -> u32 {
+    pub(super) fn length(self) -> u32 {
         match self {
             Self::Nfproto | Self::Protocol => 1,
             Self::Port => 2,
@@ -45,7 +45,7 @@ impl Type {
         }
     }
 
-    fn padded(self) -> u32 {
+    pub(super) fn padded(self) -> u32 {
         self.length().next_multiple_of(4)
     }
 }

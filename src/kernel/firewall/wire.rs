@@ -6,7 +6,7 @@
 
 use super::super::{
     Refusal,
-    netlink::{Channel, is_verdict, refusal},
+    netlink::{Channel, DUMP_INTERRUPTED, TORN_DUMPS, is_torn, is_verdict, refusal},
 };
 
 const NLM_F_REQUEST: u16 = 1;
@@ -186,7 +186,7 @@ impl Nft {
         for _ in 1..TRIES {
             match self.run_once(batch) {
                 Err(Rejected { refusal, outcome: Outcome::Undone, .. })
-                    if refusal.errno == libc::EAGAIN || refusal.errno == libc::EINTR => {}
+                    if [libc::EAGAIN, libc::EINTR, libc::EBUSY].contains(&refusal.errno) => {}
                 result => return result,
             }
         }
@@ -277,13 +277,29 @@ impl Nft {
         self.list_of(kind, family, &Attributes::default())
     }
 
-    /// Asks for all of a kind that is in what the body names.
+    /// Asks for all of a kind that is in what the body names. A list that another program's transaction tore is asked
+    /// for again; where none is whole, that is an error, and not a list with holes.
     pub(super) fn list_of(
         &mut self,
         kind: u16,
         family: u8,
         body: &Attributes,
     ) -> Result<Vec<Vec<u8>>, Refusal> {
+        for _ in 0..TORN_DUMPS {
+            if let Some(list) = self.list_once(kind, family, body)? {
+                return Ok(list);
+            }
+        }
+        Err(Refusal::because(libc::EAGAIN, "the firewall changed each time it was read"))
+    }
+
+    /// One list, or nothing where it was torn.
+    fn list_once(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &Attributes,
+    ) -> Result<Option<Vec<Vec<u8>>>, Refusal> {
         const NLM_F_DUMP: u16 = 0x300;
         const DONE: u16 = 3;
         let mut buffer = Vec::new();
@@ -291,21 +307,35 @@ impl Nft {
         put_message(&mut buffer, kind, NLM_F_DUMP, number, family, &body.0);
         self.0.send(&buffer)?;
         let mut list = Vec::new();
+        let mut torn = false;
         let mut refused = None;
         loop {
             let done = self.0.receive(|answer| {
                 if answer.sequence != number {
                     return false;
                 }
+                torn |= answer.flags & DUMP_INTERRUPTED != 0;
                 refused = refused.take().or_else(|| refusal(&answer));
                 if answer.kind != DONE && !is_verdict(&answer) {
                     list.extend(answer.body.get(4..).map(<[u8]>::to_vec));
                 }
                 answer.kind == DONE || is_verdict(&answer)
-            })?;
-            if done {
-                return refused.map_or(Ok(list), Err);
+            });
+            match done {
+                // The kernel could not keep what it had to say (`ENOBUFS`), or was stopped in it.
+                Err(refusal) if is_torn(&refusal) => {
+                    self.0.drain();
+                    return Ok(None);
+                }
+                Err(refusal) => return Err(refusal),
+                Ok(false) => {}
+                Ok(true) => break,
             }
+        }
+        match refused {
+            Some(refusal) if is_torn(&refusal) => Ok(None),
+            Some(refusal) => Err(refusal),
+            None => Ok((!torn).then_some(list)),
         }
     }
 
