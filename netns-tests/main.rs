@@ -26,6 +26,7 @@ mod lab;
 mod limits;
 mod many;
 mod naive;
+mod others;
 mod page;
 mod publish;
 mod records;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         services::TESTS,
         page::TESTS,
+        others::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,

@@ -6,7 +6,7 @@ use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-pub use settings::{EndpointSettings, GatewayMode, Settings};
+pub use settings::{EndpointSettings, GatewayMode, Loopback, Settings};
 
 use crate::{
     Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Names, Network, Place,

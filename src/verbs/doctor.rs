@@ -1,12 +1,13 @@
 //! doctor: what on this host helps or hinders, each with what to do about it. Looks, and changes nothing.
 
+use rnetkit_drivers::{PortRange, Protocol};
 use serde::Serialize;
 
 use super::Rnet;
 use crate::{
     error::Error,
     ipam,
-    kernel::{ForeignChain, Linux, Manager, Survey},
+    kernel::{ForeignChain, Kernel as _, Linux, Manager, Survey},
 };
 
 /// How a finding is to be taken.
@@ -60,6 +61,7 @@ impl Rnet<Linux> {
         findings.extend(strict(&survey));
         findings.extend(self.clashes(&survey)?);
         findings.extend(self.mtus(&survey)?);
+        findings.extend(self.proxies()?);
         findings.push(self.leftovers(&survey)?);
         findings.push(self.differences()?);
         Ok(findings)
@@ -85,6 +87,20 @@ impl Rnet<Linux> {
                 )
             }
         })
+    }
+
+    /// Ports that wait for a proxy that nobody runs.
+    fn proxies(&mut self) -> Result<Vec<Finding>, Error> {
+        let mut list = Vec::new();
+        for (container, port) in self.all_waiting()? {
+            let ports = PortRange::one(port.host.port());
+            let listener = self.kernel.listener(port.host.ip(), ports, Protocol::Tcp);
+            if listener.map_err(|refusal| Error::kernel("look for listening processes", refusal))?.is_none() {
+                let found = format!("nobody serves {} for container {container}", port.host);
+                list.push(finding("loopback", Verdict::Note, found, format!("run rnet proxy {container}")));
+            }
+        }
+        Ok(list)
     }
 
     /// Subnets of networks in which the host has an address elsewhere.

@@ -11,6 +11,7 @@ mod life;
 mod networks;
 mod owned;
 mod ports;
+mod proxied;
 mod services;
 mod strays;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
 pub use keep::{Difference, Garbage, What};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
+pub use proxied::{Proxied, Served};
 use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 
 use rnetkit_drivers::{
     Endpoint, Network, PortMapping, PortRange, Protocol, Publication, Share,
-    bridge::{GatewayMode, Settings},
+    bridge::{GatewayMode, Loopback, Settings},
     port::wildcard,
 };
 
@@ -375,7 +375,9 @@ fn publications(
     let one = |host: &IpAddr| {
         let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());
         let family = rnetkit_drivers::Family::of(*host);
-        let answers = settings.as_ref().is_some_and(|settings| settings.host_has_address(family));
+        let rewritten =
+            |settings: &Settings| settings.host_has_address(family) && settings.loopback == Loopback::Rewrite;
+        let answers = settings.as_ref().is_some_and(rewritten);
         Some(Publication {
             host: *host,
             host_ports: ports,
