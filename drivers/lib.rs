@@ -22,6 +22,7 @@ mod host;
 pub mod model;
 mod none;
 pub mod options;
+pub mod overlay;
 pub mod port;
 pub mod resource;
 pub mod service;
@@ -29,8 +30,12 @@ pub mod service;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-pub use model::{Container, Endpoint, Id, InterfaceName, Invalid, MacAddress, Name, Network, Pool};
+pub use model::{
+    Container, Endpoint, Id, InterfaceName, Invalid, LinkTuning, MacAddress, Name, Network, Pool,
+    StaticRoute, SysctlName, Tuning,
+};
 pub use options::BadOption;
+pub use overlay::{Peer, RemoteEndpoint};
 pub use port::{PortMapping, PortRange, Protocol, Publication};
 pub use resource::{Family, Member, Pace, Place, Resource, Setting};
 pub use service::{Balance, Balanced, Share};
@@ -74,6 +79,30 @@ pub trait Driver: Sync {
     /// As [`check`](Driver::check), for the endpoint's own options too.
     fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption>;
 
+    /// What the network is to the host: its device, its largest packet, how containers meet the world.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check).
+    fn settings(&self, network: &Network) -> Result<bridge::Settings, BadOption> {
+        bridge::Settings::of(network)
+    }
+
+    /// What must exist for another host of the network, in addition; nothing where networks stay on one host.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check).
+    fn peer(&self, _: &Network, _: &Peer) -> Result<Vec<Resource>, BadOption> {
+        Ok(Vec::new())
+    }
+
+    /// The IPv6 address that goes with an IPv4 address, where the two are not chosen independently.
+    ///
+    /// # Errors
+    /// As [`check`](Driver::check).
+    fn paired(&self, _: &Network, _: IpAddr) -> Result<Option<IpAddr>, BadOption> {
+        Ok(None)
+    }
+
     /// The addresses at which the agent answers the network's containers, and the link on which they ask; nothing
     /// where the network gives no names.
     ///
@@ -94,11 +123,22 @@ pub struct Names {
 }
 
 /// Every driver, in the order in which they are listed to people.
-pub static ALL: [&dyn Driver; 3] = [&bridge::Bridge, &host::Host, &none::None];
+pub static ALL: [&dyn Driver; 4] = [&bridge::Bridge, &host::Host, &none::None, &overlay::Overlay];
 
 /// The driver of that name. Docker's own word for `none` is `null`, so both are known.
 #[must_use]
 pub fn driver(name: &str) -> Option<&'static dyn Driver> {
     let name = if name == "none" { "null" } else { name };
     ALL.into_iter().find(|driver| driver.name() == name)
+}
+
+/// What a network is to the host, whichever driver it is of.
+///
+/// # Errors
+/// The first option that is unknown or malformed.
+pub fn settings(network: &Network) -> Result<bridge::Settings, BadOption> {
+    match driver(&network.driver) {
+        Some(driver) => driver.settings(network),
+        None => bridge::Settings::of(network),
+    }
 }

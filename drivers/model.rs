@@ -212,6 +212,13 @@ impl InterfaceName {
         &self.0
     }
 
+    /// A name that a driver always uses. It must be one: that is what the driver's tests show.
+    #[must_use]
+    pub(crate) fn fixed(text: &str) -> Self {
+        debug_assert!(text.parse::<Self>().is_ok());
+        Self(text.to_owned())
+    }
+
     /// The loopback interface, which every namespace has.
     #[must_use]
     pub fn loopback() -> Self {
@@ -412,6 +419,123 @@ pub struct Container {
     pub inode: u64,
 }
 
+/// A route of a container that is not its default route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StaticRoute {
+    /// Where it leads; no host bits are set.
+    pub destination: IpNetwork,
+    /// The next hop; without one the destination is on the link itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// The name of a switch under `/proc/sys/net`, as `net.ipv4.conf.eth0.rp_filter`. With a `/` in it, dots are dots.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SysctlName(String);
+
+impl SysctlName {
+    /// The name as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The file below `/proc/sys`; it never leads out of `/proc/sys/net`.
+    #[must_use]
+    pub fn file(&self) -> String {
+        if self.0.contains('/') { self.0.clone() } else { self.0.replace('.', "/") }
+    }
+}
+
+impl FromStr for SysctlName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refuse = |reason: &str| Err(Invalid::new("sysctl", text, reason));
+        let name = Self(text.to_owned());
+        if !name.file().starts_with("net/") {
+            return refuse("only those that begin with net. belong to a network namespace");
+        }
+        let plain = |part: &str| {
+            part.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+                && !["", ".", ".."].contains(&part)
+        };
+        if text.len() > 200 || !name.file().split('/').all(plain) {
+            return refuse("it must be a name as net.ipv4.conf.eth0.rp_filter");
+        }
+        Ok(name)
+    }
+}
+
+impl fmt::Display for SysctlName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+serde_as_text!(SysctlName);
+
+/// How a container's interface is to be other than it is born, and switches of its namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tuning {
+    /// Switches of the namespace.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<SysctlName, String>,
+    /// The interface itself.
+    #[serde(skip_serializing_if = "LinkTuning::is_empty")]
+    pub link: LinkTuning,
+}
+
+impl Tuning {
+    /// Whether all is as it is born.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How an interface is to be other than it is born.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkTuning {
+    /// Its hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// Its largest packet, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// How many packets wait at most (`txqueuelen`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// It takes every packet that it sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promiscuous: Option<bool>,
+    /// It takes every multicast packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_multicast: Option<bool>,
+}
+
+impl LinkTuning {
+    /// Whether it is as it is born.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for LinkTuning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = Vec::new();
+        list.extend(self.mac.map(|mac| format!("mac {mac}")));
+        list.extend(self.mtu.map(|mtu| format!("mtu {mtu}")));
+        list.extend(self.queue.map(|queue| format!("queue {queue}")));
+        let switch = |on: bool| if on { "on" } else { "off" };
+        list.extend(self.promiscuous.map(|on| format!("promiscuous {}", switch(on))));
+        list.extend(self.all_multicast.map(|on| format!("all multicast {}", switch(on))));
+        f.write_str(&list.join(", "))
+    }
+}
+
 /// A container's place in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -433,6 +557,12 @@ pub struct Endpoint {
     /// The gateways that this endpoint gives the container now; empty where another endpoint does.
     #[serde(default)]
     pub gateways: Vec<IpAddr>,
+    /// Its other routes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<StaticRoute>,
+    /// How its interface is to be other than it is born.
+    #[serde(default, skip_serializing_if = "Tuning::is_empty")]
+    pub tuning: Tuning,
     /// Its published ports.
     #[serde(default)]
     pub ports: Vec<Publication>,
@@ -445,6 +575,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The hardware address that its interface works with.
+    #[must_use]
+    pub fn hardware_address(&self) -> MacAddress {
+        self.tuning.link.mac.unwrap_or(self.mac)
+    }
+
     /// The address of that family, if it has one.
     #[must_use]
     pub fn address(&self, ipv6: bool) -> Option<IpNetwork> {

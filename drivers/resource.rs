@@ -1,6 +1,9 @@
 //! Resources: one thing each that exists on a host, or must. Data only; `src/kernel` makes and finds them.
 
-use alloc::string::{String, ToString};
+use alloc::{
+    boxed::Box,
+    string::{String, ToString},
+};
 use core::{fmt, net::IpAddr, str::FromStr};
 
 use ipnetwork::IpNetwork;
@@ -8,7 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     bandwidth::Bits,
-    model::{InterfaceName, Invalid, MacAddress, serde_as_text},
+    model::{
+        Escaped, InterfaceName, Invalid, LinkTuning, MacAddress, StaticRoute, SysctlName, serde_as_text,
+    },
     port::{PortRange, Protocol, Publication, socket_text},
     service::Balanced,
 };
@@ -116,6 +121,48 @@ impl fmt::Display for Family {
     }
 }
 
+/// A VXLAN tunnel (RFC 7348) of one network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The link, in the sandbox.
+    pub name: InterfaceName,
+    /// The sandbox that it is born in. Its UDP socket stays in the host's own namespace.
+    pub sandbox: InterfaceName,
+    /// The bridge in the sandbox that it is a port of.
+    pub bridge: InterfaceName,
+    /// The network's number on the wire, 24 bits.
+    pub vni: u32,
+    /// The UDP port that all hosts send to.
+    pub port: u16,
+    /// The address that this host sends from.
+    pub local: IpAddr,
+    /// Its largest packet, in bytes.
+    pub mtu: u32,
+    /// Its interface group.
+    pub group: u32,
+}
+
+/// A veth pair between the host and a sandbox, by which containers there reach the host and the world.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Uplink {
+    /// The host's end.
+    pub name: InterfaceName,
+    /// The hardware address of the host's end.
+    pub mac: MacAddress,
+    /// The sandbox that the other end is born in.
+    pub sandbox: InterfaceName,
+    /// The other end.
+    pub peer: InterfaceName,
+    /// The bridge in the sandbox that the other end is a port of.
+    pub bridge: InterfaceName,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+    /// The interface group of both ends.
+    pub group: u32,
+    /// Whose it is, kept in `ifalias`.
+    pub alias: String,
+}
+
 /// A switch of one interface under `/proc/sys/net`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,6 +252,22 @@ pub enum Member {
     Guard {
         /// Of which family.
         family: Family,
+    },
+    /// VXLAN datagrams of this network come from its hosts and are sent by this host itself; others are dropped.
+    Tunnel {
+        /// The UDP port.
+        port: u16,
+        /// The network's number on the wire.
+        vni: u32,
+    },
+    /// A host that may send VXLAN datagrams of the network.
+    Host {
+        /// The UDP port.
+        port: u16,
+        /// The network's number on the wire.
+        vni: u32,
+        /// The host's address.
+        address: IpAddr,
     },
 }
 
@@ -318,6 +381,29 @@ pub enum Resource {
         /// Through which interface.
         link: InterfaceName,
     },
+    /// A route of the container that is not its default route.
+    Route {
+        /// Through which interface.
+        link: InterfaceName,
+        /// Where it leads, and by which next hop.
+        route: StaticRoute,
+    },
+    /// A switch of the container's namespace.
+    Sysctl {
+        /// The interface with which it comes.
+        link: InterfaceName,
+        /// Its name.
+        name: SysctlName,
+        /// Its value.
+        value: String,
+    },
+    /// An interface of the container that is other than it was born.
+    Tuned {
+        /// The interface.
+        link: InterfaceName,
+        /// How it is.
+        tuning: LinkTuning,
+    },
     /// Membership in a set of the firewall.
     Member(Member),
     /// How many connections one address may open to one port of the containers of a network: a chain of the firewall.
@@ -333,6 +419,47 @@ pub enum Resource {
     Published(Publication),
     /// A host port that several containers share.
     Balanced(Balanced),
+    /// A network namespace of a network's own, by its name in the run directory.
+    Sandbox {
+        /// Its name.
+        name: InterfaceName,
+        /// The interface group of all links in it.
+        group: u32,
+    },
+    /// Something in a sandbox, where the sandbox takes the host's place.
+    Inside {
+        /// The sandbox.
+        sandbox: InterfaceName,
+        /// What is in it.
+        what: Box<Resource>,
+    },
+    /// A VXLAN tunnel in a sandbox.
+    Tunnel(Tunnel),
+    /// The way from a sandbox to the host.
+    Uplink(Uplink),
+    /// A bridge answers ARP itself for what it knows to be behind this port.
+    Answers {
+        /// The port.
+        link: InterfaceName,
+    },
+    /// Whose hardware address an IP address has, for ever: nothing is asked.
+    Neighbour {
+        /// The link behind which it is.
+        link: InterfaceName,
+        /// The IP address.
+        address: IpAddr,
+        /// The hardware address.
+        mac: MacAddress,
+    },
+    /// A hardware address that is behind another host.
+    Remote {
+        /// The tunnel.
+        link: InterfaceName,
+        /// The hardware address.
+        mac: MacAddress,
+        /// The host's address.
+        via: IpAddr,
+    },
 }
 
 impl Resource {
@@ -358,7 +485,13 @@ impl Resource {
             Self::Setting { place, link, .. }
             | Self::Address { place, link, .. }
             | Self::Up { place, link } => Some((*place, link)),
-            Self::DefaultRoute { link, .. } => Some((Place::Container, link)),
+            Self::DefaultRoute { link, .. }
+            | Self::Route { link, .. }
+            | Self::Sysctl { link, .. }
+            | Self::Tuned { link, .. } => Some((Place::Container, link)),
+            Self::Answers { link } | Self::Neighbour { link, .. } | Self::Remote { link, .. } => {
+                Some((Place::Host, link))
+            }
             Self::Firewall
             | Self::Forwarding { .. }
             | Self::Bridge { .. }
@@ -367,7 +500,44 @@ impl Resource {
             | Self::Member(_)
             | Self::Guarded { .. }
             | Self::Published(_)
-            | Self::Balanced(_) => None,
+            | Self::Balanced(_)
+            | Self::Sandbox { .. }
+            | Self::Inside { .. }
+            | Self::Tunnel(_)
+            | Self::Uplink(_) => None,
+        }
+    }
+
+    /// Whether this goes with the other: it lives on its link, or in its sandbox.
+    #[must_use]
+    pub fn goes_with(&self, gone: &Self) -> bool {
+        match (self, gone) {
+            (Self::Inside { sandbox, .. }, Self::Sandbox { name, .. })
+            | (Self::Tunnel(Tunnel { sandbox, .. }), Self::Sandbox { name, .. })
+            | (Self::Uplink(Uplink { sandbox, .. }), Self::Sandbox { name, .. }) => sandbox == name,
+            (Self::Inside { sandbox: a, what }, Self::Inside { sandbox: b, what: gone }) => {
+                a == b && what.goes_with(gone)
+            }
+            (Self::Inside { sandbox, what }, Self::Tunnel(tunnel)) => {
+                *sandbox == tunnel.sandbox && what.lives_on() == Some((Place::Host, &tunnel.name))
+            }
+            (Self::Inside { sandbox, what }, Self::Uplink(uplink)) => {
+                *sandbox == uplink.sandbox && what.lives_on() == Some((Place::Host, &uplink.peer))
+            }
+            // A container is the same place, whichever way its link leads.
+            (_, Self::Inside { what, .. }) => self
+                .lives_on()
+                .is_some_and(|(place, link)| place == Place::Container && what.carries(place, link)),
+            _ => self.lives_on().is_some_and(|(place, link)| gone.carries(place, link)),
+        }
+    }
+
+    /// The sandbox that it is in, and what it is there.
+    #[must_use]
+    pub fn inside(&self) -> Option<(&InterfaceName, &Self)> {
+        match self {
+            Self::Inside { sandbox, what } => Some((sandbox, what)),
+            _ => None,
         }
     }
 
@@ -380,6 +550,7 @@ impl Resource {
                 Place::Host => name == link,
                 Place::Container => peer == link,
             },
+            Self::Uplink(uplink) => place == Place::Host && uplink.name == *link,
             _ => false,
         }
     }
@@ -399,6 +570,15 @@ impl Resource {
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
             | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
             | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
+            (Self::Inside { sandbox: a, what: x }, Self::Inside { sandbox: b, what: y }) => {
+                a == b && x.is_same_thing(y)
+            }
+            (Self::Tunnel(a), Self::Tunnel(b)) => (&a.name, &a.sandbox) == (&b.name, &b.sandbox),
+            (Self::Uplink(a), Self::Uplink(b)) => (&a.name, a.group) == (&b.name, b.group),
+            (Self::Neighbour { link: a, address: x, .. }, Self::Neighbour { link: b, address: y, .. }) => {
+                a == b && x == y
+            }
+            (Self::Remote { link: a, mac: x, .. }, Self::Remote { link: b, mac: y, .. }) => a == b && x == y,
             (a, b) => a == b,
         }
     }
@@ -443,6 +623,12 @@ impl fmt::Display for Member {
             Self::Pinned { link, mac } => write!(f, "firewall: {link} sends as {mac} only"),
             Self::Address { link, address } => write!(f, "firewall: {link} sends as {address} only"),
             Self::Guard { family } => write!(f, "firewall: no {family} forwarding for others"),
+            Self::Tunnel { port, vni } => {
+                write!(f, "firewall: VXLAN {vni} on {port}/udp from its hosts only")
+            }
+            Self::Host { port, vni, address } => {
+                write!(f, "firewall: VXLAN {vni} on {port}/udp from {address}")
+            }
         }
     }
 }
@@ -474,6 +660,14 @@ impl fmt::Display for Resource {
             Self::DefaultRoute { gateway, link } => {
                 write!(f, "default route via {gateway} on {link} in the container")
             }
+            Self::Route { link, route: StaticRoute { destination, gateway: Some(gateway) } } => {
+                write!(f, "route {destination} via {gateway} on {link} in the container")
+            }
+            Self::Route { link, route: StaticRoute { destination, gateway: None } } => {
+                write!(f, "route {destination} on {link} in the container")
+            }
+            Self::Sysctl { name, value, .. } => write!(f, "{name} = {} in the container", Escaped(value)),
+            Self::Tuned { link, tuning } => write!(f, "{link} in the container with {tuning}"),
             Self::Member(member) => member.fmt(f),
             Self::Guarded { link, rate, most } => {
                 write!(f, "firewall: to one port behind {link}, one address opens at most")?;
@@ -482,6 +676,21 @@ impl fmt::Display for Resource {
             }
             Self::Published(publication) => write!(f, "publish {publication}"),
             Self::Balanced(balanced) => balanced.fmt(f),
+            Self::Sandbox { name, .. } => write!(f, "sandbox {name}"),
+            Self::Inside { sandbox, what } => write!(f, "{what}, in sandbox {sandbox}"),
+            Self::Tunnel(t) => write!(
+                f,
+                "vxlan {} in sandbox {} on {}, vni {} port {} from {} mtu {}",
+                t.name, t.sandbox, t.bridge, t.vni, t.port, t.local, t.mtu
+            ),
+            Self::Uplink(u) => write!(
+                f,
+                "veth {} mac {} to {} on {} in sandbox {}, mtu {}",
+                u.name, u.mac, u.peer, u.bridge, u.sandbox, u.mtu
+            ),
+            Self::Answers { link } => write!(f, "ARP is answered for {link}"),
+            Self::Neighbour { link, address, mac } => write!(f, "{address} is {mac} on {link}"),
+            Self::Remote { link, mac, via } => write!(f, "{mac} is behind {via} on {link}"),
         }
     }
 }

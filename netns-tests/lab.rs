@@ -63,6 +63,11 @@ impl Place {
         &self.name
     }
 
+    /// The file by which it is entered.
+    pub fn path_text(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// Does something there and comes back. Sockets and processes made there stay there.
     #[track_caller]
     pub fn inside<T>(&self, work: impl FnOnce() -> T) -> T {

@@ -11,6 +11,7 @@ mod attacks;
 mod bad_input;
 mod bridge;
 mod cni;
+mod cni_chain;
 mod cni_names;
 mod cni_plugin;
 mod command;
@@ -27,6 +28,7 @@ mod limits;
 mod many;
 mod naive;
 mod others;
+mod overlay;
 mod page;
 mod publish;
 mod records;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         ipv6::TESTS,
         cni::TESTS,
         cni_names::TESTS,
+        cni_chain::TESTS,
         sweep::TESTS,
+        overlay::TESTS,
     ])
 }

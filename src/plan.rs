@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rnetkit_drivers::Resource;
+use rnetkit_drivers::{InterfaceName, Resource};
 use serde::Serialize;
 
 /// One change to one resource.
@@ -30,6 +30,25 @@ impl Step {
             Self::Create(resource) => Self::Remove(resource.clone()),
             Self::Remove(resource) => Self::Create(resource.clone()),
             Self::Change { from, to } => Self::Change { from: to.clone(), to: from.clone() },
+        }
+    }
+}
+
+impl Step {
+    /// The sandbox that the step is taken in, and what it is there.
+    #[must_use]
+    pub fn inside(&self) -> Option<(&InterfaceName, Self)> {
+        match self {
+            Self::Create(resource) => {
+                resource.inside().map(|(sandbox, what)| (sandbox, Self::Create(what.clone())))
+            }
+            Self::Remove(resource) => {
+                resource.inside().map(|(sandbox, what)| (sandbox, Self::Remove(what.clone())))
+            }
+            Self::Change { from, to } => {
+                let ((sandbox, from), (_, to)) = (from.inside()?, to.inside()?);
+                Some((sandbox, Self::Change { from: from.clone(), to: to.clone() }))
+            }
         }
     }
 }
@@ -65,11 +84,7 @@ impl Plan {
             to.iter().find(|other| other.is_same_thing(resource) && !from.contains(other))
         };
         let gone: Vec<&Resource> = surplus().filter(|resource| changed_to(resource).is_none()).collect();
-        let goes_along = |resource: &Resource| {
-            resource
-                .lives_on()
-                .is_some_and(|(place, link)| gone.iter().any(|other| other.carries(place, link)))
-        };
+        let goes_along = |resource: &Resource| gone.iter().any(|other| resource.goes_with(other));
         let removed = gone.iter().rev().filter(|resource| !goes_along(resource) && !resource.is_kept());
         steps.extend(removed.map(|resource| Step::Remove((*resource).clone())));
         for resource in to.iter().filter(|resource| !from.contains(resource)) {
@@ -88,13 +103,11 @@ impl Plan {
     #[must_use]
     pub fn undo(&self, done: usize) -> Self {
         let taken = &self.steps[..done.min(self.steps.len())];
-        let made = |place, link: &_| {
-            taken.iter().any(|step| matches!(step, Step::Create(r) if r.carries(place, link)))
+        let carried = |resource: &Resource| {
+            taken.iter().any(|step| matches!(step, Step::Create(other) if resource.goes_with(other)))
         };
         let goes_along = |step: &Step| match step {
-            Step::Create(resource) => {
-                resource.is_kept() || resource.lives_on().is_some_and(|(place, link)| made(place, link))
-            }
+            Step::Create(resource) => resource.is_kept() || carried(resource),
             Step::Change { .. } | Step::Remove(_) => false,
         };
         Self { steps: taken.iter().rev().filter(|step| !goes_along(step)).map(Step::undo).collect() }
@@ -123,7 +136,7 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rnetkit_drivers::{Family, InterfaceName, Member, Place};
+    use rnetkit_drivers::{Family, Member, Place};
 
     use super::*;
 

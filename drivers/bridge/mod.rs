@@ -6,6 +6,7 @@ use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+pub(crate) use settings::interface_prefix;
 pub use settings::{EndpointSettings, GatewayMode, Loopback, Settings};
 
 use crate::{
@@ -80,8 +81,11 @@ impl Driver for Bridge {
         list.extend(link_settings(Place::Container, &inside, network.has_family(true)));
         list.extend(inside_resources(endpoint));
         if settings.spoof_check {
-            list.push(Resource::Member(Member::Pinned { link: port.clone(), mac: endpoint.mac }));
-            let link_local = network.has_family(true).then(|| endpoint.mac.link_local());
+            list.push(Resource::Member(Member::Pinned {
+                link: port.clone(),
+                mac: endpoint.hardware_address(),
+            }));
+            let link_local = network.has_family(true).then(|| endpoint.hardware_address().link_local());
             let addresses = endpoint.addresses.iter().map(IpNetwork::ip).chain(link_local);
             list.extend(
                 addresses.map(|address| Resource::Member(Member::Address { link: port.clone(), address })),
@@ -95,7 +99,7 @@ impl Driver for Bridge {
             alias,
             isolated: !settings.icc,
             hairpin: !endpoint.ports.is_empty(),
-            pinned: settings.spoof_check.then_some(endpoint.mac),
+            pinned: settings.spoof_check.then_some(endpoint.hardware_address()),
         });
         list.push(Resource::Up { place: Place::Host, link: port });
         Ok(list)
@@ -111,7 +115,7 @@ impl Driver for Bridge {
 }
 
 /// Where addresses are routed a published port is opened on the container's own address, and nothing is translated.
-fn published(endpoint: &Endpoint, settings: &Settings) -> Vec<Resource> {
+pub(crate) fn published(endpoint: &Endpoint, settings: &Settings) -> Vec<Resource> {
     let mut list = Vec::new();
     for port in &endpoint.ports {
         match settings.gateway_mode(Family::of(port.target)) {
@@ -158,7 +162,7 @@ pub fn alias(network: &Network, endpoint: Option<&Endpoint>) -> String {
 }
 
 /// The host must route between the bridge and the rest of the world, without becoming a router for strangers.
-fn forwarding(network: &Network) -> Vec<Resource> {
+pub(crate) fn forwarding(network: &Network) -> Vec<Resource> {
     let families = [(false, Family::Ipv4), (true, Family::Ipv6)];
     families
         .into_iter()
@@ -168,7 +172,7 @@ fn forwarding(network: &Network) -> Vec<Resource> {
 }
 
 /// Router advertisements and redirects are never believed; IPv6 is off where the network has none.
-fn link_settings(place: Place, link: &InterfaceName, ipv6: bool) -> Vec<Resource> {
+pub(crate) fn link_settings(place: Place, link: &InterfaceName, ipv6: bool) -> Vec<Resource> {
     let mut settings = if ipv6 {
         vec![Setting::NoRouterAdvertisements, Setting::NoDuplicateDetection, Setting::Ipv6On]
     } else {
@@ -180,7 +184,7 @@ fn link_settings(place: Place, link: &InterfaceName, ipv6: bool) -> Vec<Resource
     settings.into_iter().map(|setting| Resource::Setting { place, link: link.clone(), setting }).collect()
 }
 
-fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
+pub(crate) fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
     let link = || settings.device.clone();
     let mut members = vec![Member::Bridge { link: link() }];
     members.extend(network.pools.iter().map(|pool| Member::Subnet { subnet: pool.subnet }));
@@ -208,7 +212,7 @@ fn firewall_members(network: &Network, settings: &Settings) -> Vec<Resource> {
 }
 
 /// The addresses that the host itself has on the bridge.
-fn gateway_addresses(network: &Network, settings: &Settings) -> Vec<IpNetwork> {
+pub(crate) fn gateway_addresses(network: &Network, settings: &Settings) -> Vec<IpNetwork> {
     let with_length = |address: IpAddr, subnet: IpNetwork| IpNetwork::new(address, subnet.prefix()).ok();
     network
         .pools
@@ -229,7 +233,7 @@ fn bridge_mac(network: &Network) -> MacAddress {
 }
 
 /// Everything inside the container's own namespace but the settings: loopback, addresses, up, routes.
-fn inside_resources(endpoint: &Endpoint) -> Vec<Resource> {
+pub(crate) fn inside_resources(endpoint: &Endpoint) -> Vec<Resource> {
     let place = Place::Container;
     let inside = endpoint.interface.clone();
     let mut list = vec![Resource::Up { place, link: InterfaceName::loopback() }];
@@ -243,5 +247,24 @@ fn inside_resources(endpoint: &Endpoint) -> Vec<Resource> {
             .iter()
             .map(|gateway| Resource::DefaultRoute { gateway: *gateway, link: inside.clone() }),
     );
+    let routes = endpoint.routes.iter().cloned();
+    list.extend(routes.map(|route| Resource::Route { link: inside.clone(), route }));
+    list.extend(tuning(endpoint));
+    list
+}
+
+/// Switches of the container's namespace, and what makes its interface other than it is born.
+pub(crate) fn tuning(endpoint: &Endpoint) -> Vec<Resource> {
+    let link = || endpoint.interface.clone();
+    let sysctls = endpoint.tuning.sysctls.iter();
+    let sysctl = |(name, value): (&crate::SysctlName, &String)| Resource::Sysctl {
+        link: link(),
+        name: name.clone(),
+        value: value.clone(),
+    };
+    let mut list: Vec<Resource> = sysctls.map(sysctl).collect();
+    if !endpoint.tuning.link.is_empty() {
+        list.push(Resource::Tuned { link: link(), tuning: endpoint.tuning.link });
+    }
     list
 }

@@ -147,11 +147,7 @@ impl Settings {
         if !(smallest..=65535).contains(&mtu) {
             return Err(options.bad("mtu", expected));
         }
-        let interface_prefix = String::from(options.text("iface-prefix").unwrap_or("eth"));
-        let numbered: Result<InterfaceName, _> = (interface_prefix.clone() + "0").parse();
-        if interface_prefix.len() > 12 || numbered.is_err() {
-            return Err(options.bad("iface-prefix", "it must be 1 to 12 letters, digits, '_', '.' or '-'"));
-        }
+        let interface_prefix = interface_prefix(&options)?;
         Ok(Self {
             device,
             mtu,
@@ -192,6 +188,16 @@ impl Settings {
     pub fn host_has_address(&self, family: Family) -> bool {
         !(self.inhibit_ipv4 && family == Family::Ipv4) && self.gateway_mode(family) != GatewayMode::Isolated
     }
+}
+
+/// What interfaces in containers are called before their number.
+pub(crate) fn interface_prefix(options: &Options<'_>) -> Result<String, BadOption> {
+    let prefix = String::from(options.text("iface-prefix").unwrap_or("eth"));
+    let numbered: Result<InterfaceName, _> = (prefix.clone() + "0").parse();
+    if prefix.len() > 12 || numbered.is_err() {
+        return Err(options.bad("iface-prefix", "it must be 1 to 12 letters, digits, '_', '.' or '-'"));
+    }
+    Ok(prefix)
 }
 
 /// A gateway mode; without a way out nothing is translated, and only then can the host stay away.

@@ -64,6 +64,8 @@ fn endpoint(network: &Network, ports: &[&str]) -> Endpoint {
         mac: "02:42:0a:01:00:02".parse().unwrap(),
         addresses,
         gateway_priority: 0,
+        routes: Vec::new(),
+        tuning: Default::default(),
         gateways: network.pools.iter().filter_map(|pool| pool.gateway).collect(),
         ports: Vec::new(),
         aliases: Vec::new(),

@@ -161,7 +161,7 @@ pub(crate) struct CniInstall {
 pub(crate) struct Create {
     /// The network's name
     pub(crate) name: String,
-    /// The driver: bridge
+    /// The driver: bridge or overlay
     #[arg(short, long, default_value = "bridge", value_name = "NAME")]
     pub(crate) driver: String,
     /// A subnet; once a family

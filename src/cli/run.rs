@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use rnetkit_drivers::{Invalid, MacAddress, Name, PortMapping, bridge::Settings};
+use rnetkit_drivers::{Invalid, MacAddress, Name, PortMapping};
 
 use super::{Context, Failure, agent, args, network, output::Out};
 use crate::{
@@ -287,7 +287,7 @@ fn write_files(rnet: &mut Rnet<Linux>, wanted: &Wanted, connected: &[Connected])
 fn describe(wanted: &Wanted, connected: &[Connected]) -> page::Description {
     let interface = |one: &Connected| page::Interface {
         network: one.network.name.to_string(),
-        bridge: Settings::of(&one.network).ok().map(|settings| settings.device.to_string()),
+        bridge: rnetkit_drivers::settings(&one.network).ok().map(|settings| settings.device.to_string()),
         subnets: one.network.pools.iter().map(|pool| pool.subnet.to_string()).collect(),
         gateways: one
             .network

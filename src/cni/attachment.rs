@@ -55,8 +55,8 @@ pub(super) fn find(
     Ok(None)
 }
 
-/// What the call asks for, all parsed. The network is filled in later.
-pub(super) fn wanted(request: &Request) -> Result<Connect, Failure> {
+/// The container, its interface and who asks, and nothing else.
+pub(super) fn named(request: &Request) -> Result<Connect, Failure> {
     let [name, _] = names(request)?;
     let interface: InterfaceName = request.call.interface.parse().map_err(environment)?;
     let mut wanted = Connect::new("", name);
@@ -64,6 +64,12 @@ pub(super) fn wanted(request: &Request) -> Result<Connect, Failure> {
     wanted.interface = Some(interface);
     wanted.owner = owner(request);
     wanted.mac = mac(request)?;
+    Ok(wanted)
+}
+
+/// What the call asks for, all parsed. The network is filled in later.
+pub(super) fn wanted(request: &Request) -> Result<Connect, Failure> {
+    let mut wanted = named(request)?;
     wanted.ports = ports(request)?;
     wanted.aliases = aliases(request)?;
     if let Some(limits) =
@@ -72,14 +78,20 @@ pub(super) fn wanted(request: &Request) -> Result<Connect, Failure> {
         wanted.options.extend(bandwidth(&limits)?);
     }
     for address in addresses(request)? {
-        let place = if address.is_ipv6() { &mut wanted.ip6 } else { &mut wanted.ip };
-        if let Some(other) = place.replace(address).filter(|other| *other != address) {
-            return Err(Failure::config(format!(
-                "invalid ips: {other} and {address}: one address of a family is possible"
-            )));
-        }
+        ask_for(&mut wanted, address)?;
     }
     Ok(wanted)
+}
+
+/// Asks for an address, one of each family.
+pub(super) fn ask_for(wanted: &mut Connect, address: IpAddr) -> Result<(), Failure> {
+    let place = if address.is_ipv6() { &mut wanted.ip6 } else { &mut wanted.ip };
+    match place.replace(address).filter(|other| *other != address) {
+        None => Ok(()),
+        Some(other) => Err(Failure::config(format!(
+            "invalid ips: {other} and {address}: one address of a family is possible"
+        ))),
+    }
 }
 
 /// The addresses that are asked for, by `CNI_ARGS`, `args.cni` and the capability.
@@ -179,7 +191,6 @@ pub(super) fn connect(
     request: &Request,
 ) -> Result<Connected, Failure> {
     wanted.network = meant.name().to_owned();
-    refuse_namespace(rnet, &wanted, request)?;
     let mut made = false;
     for _ in 0..TRIES {
         made |= meant.ensure(rnet)?;
@@ -201,8 +212,32 @@ pub(super) fn connect(
     Err(Error::NetworkNotFound { name: wanted.network }.into())
 }
 
+/// ADD for an interface that rnet made already is a mistake, and nothing may be taken for it.
+pub(super) fn refuse_attached(rnet: &mut Rnet<Linux>, request: &Request) -> Result<(), Failure> {
+    rnet.wake()?;
+    let Some(network) = Meant::Made(request.config.name.to_string()).find(rnet)? else { return Ok(()) };
+    match find(rnet, &network, request)? {
+        // Another namespace under the same id: the container was started again, and nobody said DEL.
+        Some((_, state)) if rnet.lives_at(&state, request.call.netns()?) => Err(Error::AlreadyConnected {
+            container: state.endpoint.container.name,
+            network: network.name.to_string(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the firewall can be asked at all.
+pub(super) fn refuse_without_firewall(rnet: &mut Rnet<Linux>) -> Result<(), Failure> {
+    Ok(rnet.refuse_without_firewall()?)
+}
+
 /// Looks at the namespace before anything is made for it.
-fn refuse_namespace(rnet: &mut Rnet<Linux>, wanted: &Connect, request: &Request) -> Result<(), Failure> {
+pub(super) fn refuse_namespace(
+    rnet: &mut Rnet<Linux>,
+    wanted: &Connect,
+    request: &Request,
+) -> Result<(), Failure> {
     wanted.container.open_at(request.call.netns()?.to_owned(), rnet.kernel())?;
     Ok(())
 }
@@ -315,13 +350,13 @@ pub(super) fn collect(
 }
 
 /// The id that the runtime has for the container.
-fn id_of(state: &EndpointState) -> Option<&str> {
+pub(super) fn id_of(state: &EndpointState) -> Option<&str> {
     state.endpoint.container.name.strip_prefix("cni:")?.split(':').next()
 }
 
 /// Whether another container could be added now.
 pub(super) fn status(rnet: &mut Rnet<Linux>, meant: &Meant) -> Result<(), Failure> {
-    let not_available = |failure: Failure| Failure { code: Code::NotAvailable, ..failure };
+    let not_available = |failure: Failure| failure.because(Code::NotAvailable);
     rnet.wake().map_err(|error| not_available(error.into()))?;
     match (meant.find(rnet).map_err(not_available)?, meant) {
         (Some(network), _) => rnet.refuse_full(&network).map_err(|error| not_available(error.into())),

@@ -78,6 +78,8 @@ pub(super) struct Call {
     /// The interface's name in the container; empty for GC and STATUS.
     pub(super) interface: String,
     pub(super) args: Args,
+    /// Where plugins are looked for.
+    pub(super) path: Vec<PathBuf>,
     /// Where rnet keeps what it knows.
     pub(super) root: PathBuf,
     pub(super) run: PathBuf,
@@ -119,6 +121,7 @@ impl Call {
             netns,
             interface,
             args: Args::read(&text("CNI_ARGS")?)?,
+            path: text("CNI_PATH")?.split(':').filter(|part| !part.is_empty()).map(PathBuf::from).collect(),
             root: folder("RNET_ROOT", "/var/lib/rnet"),
             run: folder("RNET_RUN", "/run/rnet"),
         })
@@ -190,7 +193,7 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::failure::Reason, *};
 
     fn call(verb: Verb, pairs: &[(&str, &str)]) -> Result<Call, Failure> {
         let find = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
@@ -231,7 +234,12 @@ mod tests {
             let mut pairs = vec![(name, value)];
             pairs.extend(ALL);
             let failure = call(Verb::Add, &pairs).unwrap_err();
-            assert_eq!(failure.code, Code::InvalidEnvironment, "{name}={value}: {}", failure.message);
+            assert_eq!(
+                failure.reason,
+                Reason::Own(Code::InvalidEnvironment),
+                "{name}={value}: {}",
+                failure.message
+            );
         }
     }
 

@@ -75,6 +75,11 @@ impl Config {
         Object::new(&self.map, "the configuration")
     }
 
+    /// As it came, for delegates.
+    pub(super) fn text(&self) -> String {
+        Value::Object(self.map.clone()).to_string()
+    }
+
     /// The values of capabilities.
     pub(super) fn runtime(&self) -> Result<Option<Object<'_>>, Failure> {
         self.root().object("runtimeConfig")
@@ -121,7 +126,7 @@ impl Config {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::failure::Reason, *};
 
     fn config(value: Value) -> Result<Config, Failure> {
         Config::new(value.as_object().cloned().unwrap())
@@ -129,26 +134,26 @@ mod tests {
 
     #[test]
     fn what_is_no_object_or_too_long_is_refused() {
-        let code = |text: &[u8]| read(text).unwrap_err().code;
-        assert_eq!(code(b""), Code::Decode);
-        assert_eq!(code(b"[]"), Code::Decode);
-        assert_eq!(code(b"{"), Code::Decode);
+        let code = |text: &[u8]| read(text).unwrap_err().reason;
+        assert_eq!(code(b""), Reason::Own(Code::Decode));
+        assert_eq!(code(b"[]"), Reason::Own(Code::Decode));
+        assert_eq!(code(b"{"), Reason::Own(Code::Decode));
         let long = format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20));
         assert_eq!(
             read(long.as_bytes()).unwrap_err().message,
             "the configuration has more than 1048576 bytes"
         );
         let deep = "[".repeat(100_000);
-        assert_eq!(code(format!("{{\"a\": {deep}").as_bytes()), Code::Decode);
+        assert_eq!(code(format!("{{\"a\": {deep}").as_bytes()), Reason::Own(Code::Decode));
     }
 
     #[test]
     fn versions_and_names_are_checked() {
         assert_eq!(config(json!({ "name": "a" })).unwrap().version, Version::V0_1_0);
         let failure = config(json!({ "name": "a", "cniVersion": "1.2.0" })).unwrap_err();
-        assert_eq!(failure.code, Code::IncompatibleVersion);
+        assert_eq!(failure.reason, Reason::Own(Code::IncompatibleVersion));
         for bad in [json!({}), json!({ "name": "../x" }), json!({ "name": "" }), json!({ "name": 7 })] {
-            assert_eq!(config(bad).unwrap_err().code, Code::InvalidConfig);
+            assert_eq!(config(bad).unwrap_err().reason, Reason::Own(Code::InvalidConfig));
         }
     }
 

@@ -36,17 +36,41 @@ pub(super) enum Code {
     Differs = 102,
 }
 
+/// A failure of a delegate keeps the delegate's own code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// One of ours.
+    Own(Code),
+    /// A delegate's.
+    Delegate(u64),
+}
+
+impl Reason {
+    fn number(self) -> u64 {
+        match self {
+            Self::Own(code) => code as u64,
+            Self::Delegate(number) => number,
+        }
+    }
+}
+
 /// Why a call ends without having done its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    pub(super) code: Code,
+    pub(super) reason: Reason,
     pub(super) message: String,
     pub(super) details: String,
 }
 
 impl Failure {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into().replace('\n', " "), details: String::new() }
+        let reason = Reason::Own(code);
+        Self { reason, message: message.into().replace('\n', " "), details: String::new() }
+    }
+
+    /// The same, for another reason.
+    pub(super) fn because(self, code: Code) -> Self {
+        Self { reason: Reason::Own(code), ..self }
     }
 
     pub(super) fn details(mut self, details: impl Into<String>) -> Self {
@@ -62,7 +86,7 @@ impl Failure {
     /// As the runtime reads it. `version`: that of the configuration, as far as it is known.
     pub(super) fn json(&self, version: Version) -> Value {
         let mut shown =
-            json!({ "cniVersion": version.name(), "code": self.code as u32, "msg": self.message });
+            json!({ "cniVersion": version.name(), "code": self.reason.number(), "msg": self.message });
         if !self.details.is_empty() {
             shown["details"] = json!(self.details);
         }

@@ -28,7 +28,8 @@ pub fn install(program: &Path, folder: &Path, names: &[&str], force: bool) -> Re
     }
     fs::create_dir_all(folder).map_err(|error| Error::store(folder, error))?;
     for path in &paths {
-        place(program, path).map_err(|error| Error::store(path, error))?;
+        // The other names are links to the first, so that each of them knows the others as itself.
+        place(&[program, &paths[0]], path).map_err(|error| Error::store(path, error))?;
     }
     Ok(paths)
 }
@@ -55,17 +56,22 @@ fn is_free(program: &Path, path: &Path) -> Result<bool, Error> {
     Ok(bytes.windows(MARK.len()).any(|window| window == MARK))
 }
 
-/// In one step, so that a runtime finds the old plugin or the new one, and never a part.
-fn place(program: &Path, path: &Path) -> io::Result<()> {
-    let own = fs::metadata(program)?;
-    if fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+/// In one step, so that a runtime finds the old plugin or the new one, and never a part. A link to the first of the
+/// files that can be linked to, or else a copy.
+fn place(files: &[&Path; 2], path: &Path) -> io::Result<()> {
+    let identity = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    if identity(path).is_some() && identity(path) == identity(files[0]) {
         return Ok(());
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".rnet-{}", std::process::id()));
     let fresh = path.with_file_name(name);
-    if fs::hard_link(program, &fresh).is_err() {
-        fs::copy(program, &fresh)?;
+    let linked = files.iter().any(|file| *file != path && fs::hard_link(file, &fresh).is_ok());
+    if !linked {
+        fs::copy(files[0], &fresh)?;
     }
-    fs::rename(&fresh, path).inspect_err(|_| drop(fs::remove_file(&fresh)))
+    // Where both are one file already, rename does nothing, and leaves the second name.
+    let placed = fs::rename(&fresh, path);
+    let _ = fs::remove_file(&fresh);
+    placed
 }

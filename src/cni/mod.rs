@@ -12,13 +12,22 @@
 //! | `failure` | codes and lines |
 //! | `networks` | the network that a configuration means, made on first use |
 //! | `attachment` | one container's place there: ADD, DEL, CHECK, GC, STATUS |
+//! | `native`, `bridge`, `chained`, `loopback` | the plugins that make and change interfaces |
+//! | `leases`, `host_local`, `fixed`, `delegate` | addresses: our own plugins for them, and others' |
+//! | `install` | rnet where runtimes look for plugins |
 
 mod attachment;
+mod bridge;
 mod call;
+mod chained;
 mod config;
+mod delegate;
 mod failure;
+mod fixed;
+mod host_local;
 pub mod install;
 mod json;
+mod leases;
 mod loopback;
 mod native;
 mod networks;
@@ -78,9 +87,16 @@ pub struct Called {
     plugin: &'static dyn Plugin,
 }
 
-static ALL: [Called; 2] = [
+static ALL: [Called; 9] = [
     Called { name: "rnet", plugin: &native::Native },
+    Called { name: "bridge", plugin: &bridge::Bridge },
+    Called { name: "host-local", plugin: &host_local::HostLocal },
+    Called { name: "static", plugin: &fixed::Fixed },
     Called { name: "loopback", plugin: &loopback::Loopback },
+    Called { name: "portmap", plugin: &chained::PORTMAP },
+    Called { name: "firewall", plugin: &chained::FIREWALL },
+    Called { name: "tuning", plugin: &chained::TUNING },
+    Called { name: "bandwidth", plugin: &chained::BANDWIDTH },
 ];
 
 /// The names of all plugins; the first is rnet's own.

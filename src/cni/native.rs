@@ -18,6 +18,7 @@ impl Plugin for Native {
         // Read before anything is made: what it says may be nonsense.
         attachment::dns(request)?;
         let mut rnet = request.rnet()?;
+        attachment::refuse_namespace(&mut rnet, &wanted, request)?;
         let connected = attachment::connect(&mut rnet, &meant, wanted, request)?;
         let outcome = attachment::outcome(&connected.network, &connected.endpoint, request)?;
         Ok(outcome.json(request.config.version))

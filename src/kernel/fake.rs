@@ -9,7 +9,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{Family, InterfaceName, Member, Place, PortRange, Protocol, Resource};
 
-use super::{Failed, Kernel, Known, Refusal, Stray, TableName};
+use super::{Failed, Kernel, Known, Refusal, Stray, TableName, Underlay};
 use crate::plan::{Plan, Step};
 
 /// Device and inode of a namespace.
@@ -35,6 +35,8 @@ pub struct Fake {
     pub routed: Vec<IpNetwork>,
     /// Ports on which processes of the host listen.
     pub listening: Vec<(IpAddr, u16, Protocol)>,
+    /// Sandboxes, each a host of its own.
+    pub sandboxes: BTreeMap<InterfaceName, Fake>,
 }
 
 /// What a verb unwinds with when its kernel dies.
@@ -50,6 +52,12 @@ impl Fake {
     pub fn host(&self) -> Vec<String> {
         let mortal = self.resources.iter().filter(|(_, resource)| !resource.is_kept());
         let mut list: Vec<String> = mortal.map(|(_, resource)| resource.to_string()).collect();
+        for (name, sandbox) in &self.sandboxes {
+            let own = sandbox.resources.iter().map(|(_, resource)| resource);
+            // Ends of the host's own links.
+            let own = own.filter(|r| !matches!(r, Resource::Tunnel(_) | Resource::Uplink(_)));
+            list.extend(own.map(|resource| format!("{resource}, in sandbox {name}")));
+        }
         list.sort();
         list
     }
@@ -57,6 +65,11 @@ impl Fake {
     /// A namespace dies, and with it all links that have an end in it.
     pub fn end(&mut self, path: &Path) {
         let Some(ended) = self.namespaces.remove(path) else { return };
+        self.end_links(ended);
+    }
+
+    fn end_links(&mut self, ended: Option<Identity>) {
+        self.sandboxes.values_mut().for_each(|sandbox| sandbox.end_links(ended));
         let links = |(place, resource): &(Option<Identity>, Resource)| match resource {
             Resource::Veth { .. } if *place == ended => Some(resource.clone()),
             _ => None,
@@ -68,6 +81,15 @@ impl Fake {
 
     /// Somebody else deletes a thing.
     pub fn lose(&mut self, lost: &Resource) {
+        if let Some((name, what)) = lost.inside() {
+            if let Some(sandbox) = self.sandboxes.get_mut(name) {
+                sandbox.lose(what);
+            }
+            return;
+        }
+        if let Resource::Sandbox { name, .. } = lost {
+            self.drop_sandbox(name);
+        }
         self.drop_link(lost);
         self.resources.retain(|(_, resource)| resource != lost);
     }
@@ -97,6 +119,38 @@ impl Fake {
         let within = |at: &Option<Identity>| place == Place::Host || *at == netns.copied();
         *link == InterfaceName::loopback()
             || self.resources.iter().any(|(at, other)| within(at) && other.carries(place, link))
+            || self.extra_links().any(|name| name == *link)
+            || place == Place::Container && self.far_ends().contains(&(netns.copied(), link.clone()))
+    }
+
+    /// Links that are no bridges and no containers': tunnels, and sandboxes' ends of the ways to the host.
+    fn extra_links(&self) -> impl Iterator<Item = InterfaceName> {
+        self.resources.iter().filter_map(|(_, resource)| match resource {
+            Resource::Tunnel(tunnel) => Some(tunnel.name.clone()),
+            Resource::Uplink(uplink) => Some(uplink.peer.clone()),
+            _ => None,
+        })
+    }
+
+    /// The ends in containers of links that begin in sandboxes.
+    fn far_ends(&self) -> Vec<(Option<Identity>, InterfaceName)> {
+        let ends = self.sandboxes.values().flat_map(|sandbox| &sandbox.resources);
+        ends.filter_map(|(at, resource)| match resource {
+            Resource::Veth { peer, .. } => Some((*at, peer.clone())),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// What lived on the ends in containers that went goes along.
+    fn lose_far_ends(&mut self, before: &[(Option<Identity>, InterfaceName)]) {
+        let now = self.far_ends();
+        for (at, link) in before.iter().filter(|end| !now.contains(end)) {
+            self.resources.retain(|(place, other)| match other.lives_on() {
+                Some((Place::Container, name)) => place != at || name != link,
+                _ => true,
+            });
+        }
     }
 
     fn step(&mut self, step: &Step, netns: Option<&Identity>) -> Result<(), Refusal> {
@@ -107,6 +161,17 @@ impl Fake {
         }
         if self.fail_at == Some(number) {
             return Err(Refusal::because(libc::EIO, "refused by the test"));
+        }
+        self.take(step, netns)
+    }
+
+    fn take(&mut self, step: &Step, netns: Option<&Identity>) -> Result<(), Refusal> {
+        if let Some((name, inner)) = step.inside() {
+            let missing = || Refusal::because(libc::ENOENT, format!("there is no sandbox {name}"));
+            let before = self.far_ends();
+            self.sandboxes.get_mut(name).ok_or_else(missing)?.take(&inner, netns)?;
+            self.lose_far_ends(&before);
+            return Ok(());
         }
         match step {
             Step::Create(resource) => self.create(resource, netns),
@@ -137,6 +202,10 @@ impl Fake {
         if self.resources.iter().any(|(at, other)| self.clashes(resource, other, *at == place)) {
             return Err(Refusal::new(libc::EEXIST));
         }
+        if let Resource::Neighbour { .. } | Resource::Remote { .. } = resource {
+            self.resources.retain(|(_, other)| !other.is_same_thing(resource));
+        }
+        self.join_sandbox(resource)?;
         if self.position(resource, netns).is_none() {
             self.resources.push((place, resource.clone()));
         }
@@ -198,6 +267,9 @@ impl Fake {
     }
 
     fn remove(&mut self, resource: &Resource, netns: Option<&Identity>) -> Result<(), Refusal> {
+        if let Resource::Sandbox { name, .. } = resource {
+            self.drop_sandbox(name);
+        }
         let at = self.position(resource, netns).ok_or_else(|| Refusal::new(libc::ENOENT))?;
         if matches!(resource, Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. }) {
             self.drop_link(resource);
@@ -205,6 +277,36 @@ impl Fake {
             self.resources.remove(at);
         }
         Ok(())
+    }
+
+    /// A sandbox comes to be, or a link gets an end in it.
+    fn join_sandbox(&mut self, resource: &Resource) -> Result<(), Refusal> {
+        let missing = |name| Refusal::because(libc::ENOENT, format!("there is no sandbox {name}"));
+        let (sandbox, end) = match resource {
+            Resource::Sandbox { name, .. } => {
+                self.sandboxes.insert(name.clone(), Self::default());
+                return Ok(());
+            }
+            Resource::Tunnel(tunnel) => (&tunnel.sandbox, resource),
+            Resource::Uplink(uplink) => (&uplink.sandbox, resource),
+            _ => return Ok(()),
+        };
+        let inner = self.sandboxes.get_mut(sandbox).ok_or_else(|| missing(sandbox))?;
+        inner.resources.push((None, end.clone()));
+        Ok(())
+    }
+
+    /// A sandbox goes, and all links with an end in it.
+    fn drop_sandbox(&mut self, name: &InterfaceName) {
+        let before = self.far_ends();
+        self.sandboxes.remove(name);
+        self.lose_far_ends(&before);
+        let gone = Resource::Sandbox { name: name.clone(), group: 0 };
+        let ends: Vec<Resource> =
+            self.resources.iter().map(|(_, r)| r.clone()).filter(|r| r.goes_with(&gone)).collect();
+        for end in ends {
+            self.resources.retain(|(_, other)| *other != end && !other.goes_with(&end));
+        }
     }
 
     /// The ports of a bridge that goes stay, and are ports no longer.
@@ -278,6 +380,11 @@ impl Kernel for Fake {
         netns: Option<&Identity>,
     ) -> Result<Vec<Option<Resource>>, Refusal> {
         let found = resources.iter().map(|wanted| {
+            if let Some((name, what)) = wanted.inside() {
+                let sandbox = self.sandboxes.get_mut(name)?;
+                let found = sandbox.find(std::slice::from_ref(what), netns).ok()?.into_iter().next()??;
+                return Some(Resource::Inside { sandbox: name.clone(), what: Box::new(found) });
+            }
             let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
             let here = |place: &Option<Identity>| !inside || *place == netns.copied();
             let same =
@@ -339,6 +446,10 @@ impl Kernel for Fake {
 
     fn guarded_by_others(&mut self, _: Family) -> Result<bool, Refusal> {
         Ok(false)
+    }
+
+    fn underlay(&mut self, address: Option<IpAddr>) -> Result<Underlay, Refusal> {
+        Ok(Underlay { address: address.unwrap_or(IpAddr::from([192, 0, 2, 1])), mtu: 1500 })
     }
 
     fn use_tables(&mut self, _: TableName) {}

@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{Balanced, InterfaceName, MacAddress, Member, Network, Place, Publication, Resource};
+use netlink_packet_route::link::LinkFlags;
+use rnetkit_drivers::{
+    Balanced, InterfaceName, LinkTuning, MacAddress, Member, Network, Place, Publication, Resource,
+};
 
 use super::{
     Linux, Netns, Refusal, address,
@@ -12,13 +15,13 @@ use super::{
     netlink::Route,
     route,
     shape::{self, Queue},
-    sysctl,
+    sysctl, within,
 };
 
 /// What a namespace has.
 #[derive(Default)]
-struct Seen {
-    links: HashMap<String, Link>,
+pub(super) struct Seen {
+    pub(super) links: HashMap<String, Link>,
     addresses: Vec<(u32, IpNetwork)>,
     routes: Vec<route::Route>,
 }
@@ -38,7 +41,7 @@ impl Seen {
         Ok(Self { links, addresses, routes })
     }
 
-    fn index(&self, name: &InterfaceName) -> Option<u32> {
+    pub(super) fn index(&self, name: &InterfaceName) -> Option<u32> {
         self.links.get(name.as_str()).map(|link| link.index)
     }
 }
@@ -78,10 +81,13 @@ pub(super) fn find_in(
         Some(netns) => netns.inside(|| Inside::look(resources))??,
         None => Inside::default(),
     };
+    let mut in_sandboxes = HashMap::new();
+    within::find_inside(linux, resources, netns, &mut in_sandboxes)?;
+    let entries = within::entries(linux.finding_host()?, resources)?;
     let shaped = Shaped::of(linux.finding_host()?, &sight.host, resources)?;
     let mut firewall = Firewall::new(linux, sight.firewall.as_ref());
     let mut found = Vec::with_capacity(resources.len());
-    for wanted in resources {
+    for (number, wanted) in resources.iter().enumerate() {
         let seen =
             if matches!(wanted.lives_on(), Some((Place::Container, _))) { &inside.seen } else { &sight.host };
         let is_there = match wanted {
@@ -97,7 +103,9 @@ pub(super) fn find_in(
             }
             Resource::Forwarding { family } => sysctl::forwards(*family)?,
             Resource::Setting { place: Place::Host, link, setting } => sysctl::is_set(link, *setting),
-            Resource::Setting { place: Place::Container, .. } => inside.settings.contains(wanted),
+            Resource::Setting { place: Place::Container, .. } | Resource::Sysctl { .. } => {
+                inside.settings.contains(wanted)
+            }
             Resource::DefaultRoute { .. } => {
                 found.push(default_route(seen, wanted));
                 continue;
@@ -116,6 +124,22 @@ pub(super) fn find_in(
             }
             Resource::Veth { .. } => {
                 found.push(veth(seen, wanted));
+                continue;
+            }
+            Resource::Sandbox { .. } | Resource::Inside { .. } | Resource::Tunnel(_) => {
+                found.push(in_sandboxes.remove(&number));
+                continue;
+            }
+            Resource::Uplink(wanted) => {
+                found.push(within::uplink(&sight.host, wanted, in_sandboxes.remove(&number)));
+                continue;
+            }
+            Resource::Neighbour { .. } => {
+                found.push(within::neighbour(seen, &entries, wanted));
+                continue;
+            }
+            Resource::Remote { .. } => {
+                found.push(within::remote(seen, &entries, wanted));
                 continue;
             }
             other => is_in(seen, other),
@@ -138,6 +162,7 @@ impl Inside {
     fn look(resources: &[Resource]) -> Result<Self, Refusal> {
         let is_set = |resource: &&Resource| match resource {
             Resource::Setting { place: Place::Container, link, setting } => sysctl::is_set(link, *setting),
+            Resource::Sysctl { name, value, .. } => sysctl::has(name, value),
             _ => false,
         };
         let settings = resources.iter().filter(is_set).cloned().collect();
@@ -161,8 +186,9 @@ impl<'a> Firewall<'a> {
         if let Some(whole) = self.whole {
             return Ok(whole);
         }
+        let scope = self.linux.scope();
         let (nft, table) = self.linux.finding_firewall()?;
-        let whole = firewall::is_whole(nft, &table)?;
+        let whole = firewall::is_whole(nft, &table, scope)?;
         self.whole = Some(whole);
         Ok(whole)
     }
@@ -235,6 +261,7 @@ pub(super) fn strays(sight: &Sight, resources: &[Resource], marks: &[String]) ->
             Resource::Bridge { name, .. } | Resource::Veth { name, .. } | Resource::Ifb { name, .. } => {
                 Some(name.as_str())
             }
+            Resource::Uplink(uplink) => Some(uplink.name.as_str()),
             _ => None,
         })
         .collect();
@@ -262,9 +289,29 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
             .links
             .get(name.as_str())
             .is_some_and(|link| link.kind == "ifb" && link.group == *group && link.alias == *alias),
+        Resource::Route { link, route } => seen.index(link).is_some_and(|index| {
+            seen.routes.iter().any(|other| {
+                other.table == route::MAIN
+                    && (other.link, other.destination, other.gateway)
+                        == (index, route.destination, route.gateway)
+            })
+        }),
+        Resource::Tuned { link, tuning } => {
+            seen.links.get(link.as_str()).is_some_and(|link| is_tuned(link, tuning))
+        }
         Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
+        Resource::Answers { link } => seen.links.get(link.as_str()).is_some_and(|link| link.answers),
         _ => false,
     }
+}
+
+fn is_tuned(link: &Link, tuning: &LinkTuning) -> bool {
+    let flag = |wanted: Option<bool>, flag| wanted.is_none_or(|on| link.flags.contains(flag) == on);
+    tuning.mac.is_none_or(|mac| link.mac == mac.0)
+        && tuning.mtu.is_none_or(|mtu| link.mtu == mtu)
+        && tuning.queue.is_none_or(|queue| link.queue == queue)
+        && flag(tuning.promiscuous, LinkFlags::Promisc)
+        && flag(tuning.all_multicast, LinkFlags::Allmulti)
 }
 
 /// What links of the host send and receive through; looked at only where somebody asks.

@@ -1,6 +1,9 @@
 //! Messages that make, change, find and delete links.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::{
@@ -9,10 +12,10 @@ use netlink_packet_route::{
         InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
     },
 };
-use rnetkit_drivers::{InterfaceName, MacAddress};
+use rnetkit_drivers::{InterfaceName, LinkTuning, MacAddress};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::{Refusal, netlink::Answer};
+use super::{Refusal, netlink::Answer, overlay};
 
 /// What is made must not exist, and its index comes back.
 pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO | NLM_F_ACK;
@@ -102,6 +105,30 @@ pub(super) fn set_bridge(index: u32, mac: MacAddress, mtu: u32) -> RouteNetlinkM
     RouteNetlinkMessage::SetLink(builder.address(mac.0.to_vec()).mtu(mtu).build())
 }
 
+/// Makes a link other than it was born.
+pub(super) fn tune(index: u32, tuning: &LinkTuning) -> RouteNetlinkMessage {
+    let mut builder = LinkMessageBuilder::<LinkUnspec>::new().index(index);
+    if let Some(mac) = tuning.mac {
+        builder = builder.address(mac.0.to_vec());
+    }
+    if let Some(mtu) = tuning.mtu {
+        builder = builder.mtu(mtu);
+    }
+    if let Some(queue) = tuning.queue {
+        builder = builder.append_extra_attribute(LinkAttribute::TxQueueLen(queue));
+    }
+    let mut message = builder.build();
+    for (wanted, flag) in
+        [(tuning.promiscuous, LinkFlags::Promisc), (tuning.all_multicast, LinkFlags::Allmulti)]
+    {
+        if let Some(on) = wanted {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, on);
+        }
+    }
+    RouteNetlinkMessage::SetLink(message)
+}
+
 /// Brings a link up.
 pub(super) fn set_up(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build())
@@ -147,6 +174,8 @@ pub(super) struct Link {
     pub(super) kind: String,
     pub(super) mac: Vec<u8>,
     pub(super) mtu: u32,
+    pub(super) queue: u32,
+    pub(super) flags: LinkFlags,
     pub(super) group: u32,
     pub(super) master: u32,
     /// The other end's index, for a veth.
@@ -157,6 +186,10 @@ pub(super) struct Link {
     pub(super) isolated: bool,
     pub(super) hairpin: bool,
     pub(super) learning: bool,
+    /// The bridge answers ARP itself here.
+    pub(super) answers: bool,
+    /// The network's number, UDP port and own address, for a VXLAN tunnel.
+    pub(super) tunnel: Option<(u32, u16, IpAddr)>,
 }
 
 impl Link {
@@ -173,8 +206,9 @@ impl Link {
         if !LINKS.contains(&answer.kind) {
             return None;
         }
-        let up = LinkFlags::from_bits_truncate(number(&header[FLAGS..])).contains(LinkFlags::Up);
-        let mut link = Self { index: number(&header[INDEX..]), up, ..Self::default() };
+        let flags = LinkFlags::from_bits_truncate(number(&header[FLAGS..]));
+        let up = flags.contains(LinkFlags::Up);
+        let mut link = Self { index: number(&header[INDEX..]), up, flags, ..Self::default() };
         for attribute in NlasIterator::new(attributes).flatten() {
             link.take(attribute.kind(), attribute.value());
         }
@@ -186,6 +220,7 @@ impl Link {
             libc::IFLA_IFNAME => self.name = text(value),
             libc::IFLA_ADDRESS => self.mac = value.to_vec(),
             libc::IFLA_MTU => self.mtu = number(value),
+            libc::IFLA_TXQLEN => self.queue = number(value),
             libc::IFLA_GROUP => self.group = number(value),
             libc::IFLA_MASTER => self.master = number(value),
             libc::IFLA_LINK => self.peer = number(value),
@@ -201,6 +236,7 @@ impl Link {
     fn take_info(&mut self, kind: u16, value: &[u8]) {
         match kind {
             libc::IFLA_INFO_KIND => self.kind = text(value),
+            libc::IFLA_INFO_DATA if self.kind == "vxlan" => self.tunnel = tunnel(value),
             libc::IFLA_INFO_SLAVE_KIND => self.is_port = text(value) == "bridge",
             libc::IFLA_INFO_SLAVE_DATA if self.is_port => {
                 NlasIterator::new(value)
@@ -216,13 +252,35 @@ impl Link {
         const HAIRPIN: u16 = 4;
         const LEARNING: u16 = 8;
         const ISOLATED: u16 = 33;
+        /// `IFLA_BRPORT_PROXYARP_WIFI`.
+        const ANSWERS: u16 = 12;
         match kind {
             HAIRPIN => self.hairpin = on,
             LEARNING => self.learning = on,
             ISOLATED => self.isolated = on,
+            ANSWERS => self.answers = on,
             _ => {}
         }
     }
+}
+
+/// What a VXLAN tunnel says of itself (`IFLA_VXLAN_*` of `linux/if_link.h`).
+fn tunnel(value: &[u8]) -> Option<(u32, u16, IpAddr)> {
+    const ID: u16 = 1;
+    const LOCAL: u16 = 4;
+    const PORT: u16 = 15;
+    const LOCAL6: u16 = 17;
+    let (mut vni, mut port, mut local) = (None, None, None);
+    for attribute in NlasIterator::new(value).flatten() {
+        let value = attribute.value();
+        match attribute.kind() {
+            ID => vni = Some(number(value)),
+            PORT => port = value.first_chunk().copied().map(u16::from_be_bytes),
+            LOCAL | LOCAL6 => local = overlay::ip(value),
+            _ => {}
+        }
+    }
+    Some((vni?, port?, local?))
 }
 
 /// A number in the machine's own order; 0 where there are not enough bytes.

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::IpAddr,
     os::fd::AsRawFd as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
@@ -13,15 +13,17 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rnetkit_drivers::{Balanced, Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
 
 use super::{
-    Failed, Kernel, Known, Netns, Refusal, address,
+    Failed, Kernel, Known, Netns, Refusal, Underlay, address,
     behind::Deleter,
     conntrack::{self, Change},
     find::{self, Sight, Stray},
-    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, TableName, balance},
+    firewall::{self, Batch, Limits, Nft, Outcome, Rejected, Scope, TableName, balance},
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
-    netns, route, shape, sysctl,
+    netns, overlay, route,
+    sandbox::Sandboxes,
+    shape, sysctl,
 };
 use crate::plan::{Plan, Step};
 
@@ -43,6 +45,9 @@ pub struct Linux {
     identity: (u64, u64),
     host: Option<Route>,
     nft: Option<Nft>,
+    scope: Scope,
+    /// Where sandboxes have their names, and those that were entered.
+    sandboxes: Sandboxes,
 }
 
 impl Linux {
@@ -51,7 +56,35 @@ impl Linux {
     /// # Errors
     /// When /proc is not there.
     pub fn new(table: TableName, deletion: Deletion) -> Result<Self, Refusal> {
-        Ok(Self { table, deletion, identity: netns::Netns::own_identity()?, host: None, nft: None })
+        let identity = netns::Netns::own_identity()?;
+        let (scope, sandboxes) = (Scope::Host, Sandboxes::none());
+        Ok(Self { table, deletion, identity, host: None, nft: None, scope, sandboxes })
+    }
+
+    /// As it is, with sandboxes that have their names in that directory.
+    #[must_use]
+    pub fn with_sandboxes(mut self, folder: PathBuf) -> Self {
+        self.sandboxes = Sandboxes::in_folder(folder);
+        self
+    }
+
+    /// A sandbox, as a kernel of its own: it takes the host's place. Opens nothing yet; its sockets are opened by
+    /// whoever is inside.
+    pub(super) fn of_sandbox(&self, identity: (u64, u64)) -> Self {
+        Self {
+            // Nobody else has tables in there.
+            table: TableName::default(),
+            deletion: self.deletion,
+            identity,
+            host: None,
+            nft: None,
+            scope: Scope::Sandbox,
+            sandboxes: Sandboxes::none(),
+        }
+    }
+
+    pub(super) fn sandboxes(&mut self) -> &mut Sandboxes {
+        &mut self.sandboxes
     }
 
     fn host(&mut self) -> Result<&mut Route, Refusal> {
@@ -241,8 +274,9 @@ impl<'a> Run<'a> {
         let at = self.at;
         match resource {
             Resource::Firewall => {
+                let scope = self.linux.scope;
                 let (batch, table) = self.batch()?;
-                batch.append(firewall::create(&table, at));
+                batch.append(firewall::create(&table, scope, at));
             }
             Resource::Forwarding { family } => self.now(|| sysctl::forward(*family, true))?,
             Resource::Bridge { name, mac, mtu, group, alias } => {
@@ -290,6 +324,20 @@ impl<'a> Run<'a> {
                 let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
                 self.request(Place::Container, message, NLM_F_CREATE | NLM_F_EXCL)?;
             }
+            Resource::Route { link, route } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::NewRoute(route::to(route, index));
+                self.request(Place::Container, message, NLM_F_CREATE | NLM_F_EXCL)?;
+            }
+            Resource::Sysctl { name, value, .. } => {
+                self.flush()?;
+                let set = self.netns().and_then(|netns| netns.inside(|| sysctl::set(name, value))?);
+                set.map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Tuned { link, tuning } => {
+                let index = self.index(Place::Container, link)?;
+                self.request(Place::Container, link::tune(index, tuning), 0)?;
+            }
             Resource::Member(member) => {
                 let (batch, table) = self.batch()?;
                 firewall::add_member(batch, &table, member, at);
@@ -305,8 +353,54 @@ impl<'a> Run<'a> {
                 firewall::publish(batch, &table, publication, at);
                 self.changed(publication, Change::Opened);
             }
+            Resource::Inside { .. } => self.in_sandbox(&[Step::Create(resource.clone())])?,
+            Resource::Sandbox { name, .. } => {
+                self.flush()?;
+                self.linux.sandboxes.create(name).map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Tunnel(tunnel) => {
+                self.flush()?;
+                self.linux.create_tunnel(tunnel).map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Uplink(uplink) => {
+                self.flush()?;
+                self.linux.create_uplink(uplink).map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Answers { link } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, overlay::set_answers(index, true), 0)?;
+            }
+            Resource::Neighbour { link, address, mac } => {
+                let index = self.index(Place::Host, link)?;
+                let message = overlay::neighbour(index, *address, *mac);
+                self.request(Place::Host, RouteNetlinkMessage::NewNeighbour(message), overlay::REPLACE)?;
+            }
+            Resource::Remote { link, mac, via } => {
+                let index = self.index(Place::Host, link)?;
+                for message in [overlay::behind_host(index, *mac, *via), overlay::behind_tunnel(index, *mac)]
+                {
+                    self.request(Place::Host, RouteNetlinkMessage::NewNeighbour(message), overlay::REPLACE)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Steps of one sandbox, one after the other: they are run there by a kernel of its own.
+    fn in_sandbox(&mut self, steps: &[Step]) -> Result<(), Failed> {
+        self.flush()?;
+        let at = self.at;
+        let Some((sandbox, _)) = steps.first().and_then(Step::inside) else { return Ok(()) };
+        let sandbox = sandbox.clone();
+        let inner: Vec<Step> = steps.iter().filter_map(|step| Some(step.inside()?.1)).collect();
+        let netns = self.netns;
+        let run = self.linux.enter(&sandbox, |linux, _| linux.run_each(&inner, netns));
+        let failed = |refusal| Failed { at, done: at, refusal };
+        run.map_err(failed)?.map_err(|inner| Failed {
+            at: at + inner.at,
+            done: at + inner.done,
+            refusal: inner.refusal,
+        })
     }
 
     fn create_veth(&mut self, resource: &Resource) -> Result<(), Failed> {
@@ -367,7 +461,18 @@ impl<'a> Run<'a> {
                 let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
                 self.request(Place::Container, message, route::REPLACE)
             }
-            Resource::Port { .. } => self.create(to),
+            Resource::Port { .. } | Resource::Neighbour { .. } | Resource::Remote { .. } => self.create(to),
+            Resource::Inside { .. } => {
+                self.in_sandbox(&[Step::Change { from: from.clone(), to: to.clone() }])
+            }
+            Resource::Tunnel(tunnel) => {
+                self.flush()?;
+                self.linux.set_tunnel(tunnel).map_err(|refusal| self.failed(self.at, refusal))
+            }
+            Resource::Uplink(uplink) => {
+                self.flush()?;
+                self.linux.set_uplink(uplink).map_err(|refusal| self.failed(self.at, refusal))
+            }
             Resource::Balanced(port) => match from {
                 Resource::Balanced(before) => self.balance(Some(before), Some(port)),
                 _ => self.create(to),
@@ -397,8 +502,9 @@ impl<'a> Run<'a> {
         let at = self.at;
         match resource {
             Resource::Firewall => {
+                let scope = self.linux.scope;
                 let (batch, table) = self.batch()?;
-                batch.append(firewall::delete(&table, at));
+                batch.append(firewall::delete(&table, scope, at));
             }
             Resource::Forwarding { family } => {
                 self.flush()?;
@@ -419,7 +525,10 @@ impl<'a> Run<'a> {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::delete_rate(index), 0)?;
             }
-            Resource::Port { .. } | Resource::Setting { .. } => {}
+            Resource::Port { .. }
+            | Resource::Setting { .. }
+            | Resource::Sysctl { .. }
+            | Resource::Tuned { .. } => {}
             Resource::Address { place, link, address } => {
                 let index = self.index(*place, link)?;
                 self.request(*place, address::delete(index, *address), 0)?;
@@ -431,6 +540,11 @@ impl<'a> Run<'a> {
             Resource::DefaultRoute { gateway, link } => {
                 let index = self.index(Place::Container, link)?;
                 let message = RouteNetlinkMessage::DelRoute(route::default(*gateway, index));
+                self.request(Place::Container, message, 0)?;
+            }
+            Resource::Route { link, route } => {
+                let index = self.index(Place::Container, link)?;
+                let message = RouteNetlinkMessage::DelRoute(route::to(route, index));
                 self.request(Place::Container, message, 0)?;
             }
             Resource::Member(member) => {
@@ -447,6 +561,33 @@ impl<'a> Run<'a> {
                 let (batch, table) = self.batch()?;
                 firewall::unpublish(batch, &table, publication, at);
                 self.changed(publication, Change::Closed);
+            }
+            Resource::Inside { .. } => self.in_sandbox(&[Step::Remove(resource.clone())])?,
+            Resource::Sandbox { name, group } => {
+                self.flush()?;
+                self.linux.remove_sandbox(name, *group).map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Tunnel(tunnel) => {
+                self.flush()?;
+                let removed = self.linux.enter(&tunnel.sandbox, |linux, _| linux.remove_link(&tunnel.name));
+                removed.and_then(|removed| removed).map_err(|refusal| self.failed(at, refusal))?;
+            }
+            Resource::Uplink(uplink) => self.delete_link(&uplink.name, uplink.group)?,
+            Resource::Answers { link } => {
+                let index = self.index(Place::Host, link)?;
+                self.request(Place::Host, overlay::set_answers(index, false), 0)?;
+            }
+            Resource::Neighbour { link, address, mac } => {
+                let index = self.index(Place::Host, link)?;
+                let message = overlay::neighbour(index, *address, *mac);
+                self.request(Place::Host, RouteNetlinkMessage::DelNeighbour(message), 0)?;
+            }
+            Resource::Remote { link, mac, via } => {
+                let index = self.index(Place::Host, link)?;
+                for message in [overlay::behind_tunnel(index, *mac), overlay::behind_host(index, *mac, *via)]
+                {
+                    self.request(Place::Host, RouteNetlinkMessage::DelNeighbour(message), 0)?;
+                }
             }
         }
         Ok(())
@@ -468,7 +609,7 @@ impl<'a> Run<'a> {
 
 impl Linux {
     /// Sends a request that deletes the link with that index, and returns once it is gone.
-    fn delete(&mut self, message: &RouteNetlinkMessage, index: u32) -> Result<(), Refusal> {
+    pub(super) fn delete(&mut self, message: &RouteNetlinkMessage, index: u32) -> Result<(), Refusal> {
         match self.deletion {
             Deletion::Wait => self.delete_and_wait(message),
             Deletion::Behind => {
@@ -552,6 +693,10 @@ impl Linux {
         let alone = |linux: &mut Self| {
             linux.run_each(std::slice::from_ref(step), netns).map_err(|failed| failed.refusal)
         };
+        if let Some((sandbox, inner)) = step.inside() {
+            let sandbox = sandbox.clone();
+            return self.enter(&sandbox, |linux, _| linux.settle_step(&inner, netns))?;
+        }
         let (made, unmade) = match step {
             Step::Remove(Resource::Member(member)) => {
                 (Vec::new(), firewall::member_parts(&self.table, member, false))
@@ -656,6 +801,13 @@ impl Linux {
         let mut at = 0;
         while at < steps.len() {
             run.at = at;
+            if let Some((sandbox, _)) = steps[at].inside() {
+                let same = |step: &&Step| step.inside().is_some_and(|(other, _)| other == sandbox);
+                let count = steps[at..].iter().take_while(same).count();
+                run.in_sandbox(&steps[at..at + count])?;
+                at += count;
+                continue;
+            }
             if matches!(steps[at], Step::Remove(Resource::Veth { .. } | Resource::Ifb { .. })) {
                 run.flush()?;
                 if let Some((count, result)) = run.linux.delete_group(&steps[at..]) {
@@ -795,6 +947,30 @@ impl Kernel for Linux {
         firewall::guarded_by_others(self.nft()?, &table, family)
     }
 
+    fn underlay(&mut self, address: Option<IpAddr>) -> Result<Underlay, Refusal> {
+        let host = self.host()?;
+        let addresses = host.dump(&address::list(), address::read)?;
+        let link = match address {
+            Some(wanted) => addresses.iter().find(|(_, own)| own.ip() == wanted).map(|(link, _)| *link),
+            None => default_link(host)?,
+        };
+        let usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let of_link = || {
+            let mut all = addresses.iter().filter(|(of, _)| Some(*of) == link).map(|(_, own)| own.ip());
+            all.find(usable)
+        };
+        let missing = || match address {
+            Some(address) => {
+                Refusal::because(libc::EADDRNOTAVAIL, format!("{address} is no address of this host"))
+            }
+            None => Refusal::because(libc::EADDRNOTAVAIL, "there is no default route that would tell"),
+        };
+        let address = address.or_else(of_link).filter(|_| link.is_some()).ok_or_else(missing)?;
+        let links = host.dump(&link::list(), Link::read)?;
+        let found = links.into_iter().find(|found| Some(found.index) == link).ok_or_else(missing)?;
+        Ok(Underlay { address, mtu: found.mtu })
+    }
+
     fn use_tables(&mut self, table: TableName) {
         self.table = table;
     }
@@ -802,6 +978,20 @@ impl Kernel for Linux {
     fn host_identity(&self) -> (u64, u64) {
         self.identity
     }
+}
+
+/// The link that the default route leads through; IPv4's before IPv6's.
+fn default_link(host: &mut Route) -> Result<Option<u32>, Refusal> {
+    for ipv6 in [false, true] {
+        let routes = host.dump(&route::list(ipv6), route::read)?;
+        let leads_out = |route: &&route::Route| {
+            route.is_unicast && route.table == route::MAIN && route.destination.prefix() == 0
+        };
+        if let Some(route) = routes.iter().find(leads_out) {
+            return Ok(Some(route.link));
+        }
+    }
+    Ok(None)
 }
 
 /// The addresses of the host's name servers.
@@ -819,6 +1009,10 @@ fn resolvers() -> Vec<Known> {
 
 /// What finding needs of the sockets.
 impl Linux {
+    pub(super) fn scope(&self) -> Scope {
+        self.scope
+    }
+
     pub(super) fn finding_host(&mut self) -> Result<&mut Route, Refusal> {
         self.host()
     }

@@ -13,10 +13,13 @@ mod listeners;
 mod neighbour;
 mod netlink;
 mod netns;
+mod overlay;
 mod route;
+mod sandbox;
 mod shape;
 mod survey;
 mod sysctl;
+mod within;
 
 use std::{fmt, io, net::IpAddr, path::Path};
 
@@ -108,6 +111,15 @@ pub struct Known {
     pub subnet: IpNetwork,
     /// How, in words: `the host's route through eth0`.
     pub how: String,
+}
+
+/// How other hosts reach this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Underlay {
+    /// The address that they send to.
+    pub address: IpAddr,
+    /// The largest packet of the link that has it, in bytes.
+    pub mtu: u32,
 }
 
 /// What the verbs need of a kernel.
@@ -203,6 +215,12 @@ pub trait Kernel {
     /// # Errors
     /// When the kernel cannot be asked.
     fn guarded_by_others(&mut self, family: Family) -> Result<bool, Refusal>;
+
+    /// How other hosts reach this one: by that address, or by the one that the default route leads out of.
+    ///
+    /// # Errors
+    /// When the host has no such address, or the kernel cannot be asked.
+    fn underlay(&mut self, address: Option<IpAddr>) -> Result<Underlay, Refusal>;
 
     /// From now on rnet's tables have this name.
     fn use_tables(&mut self, table: TableName);

@@ -1,4 +1,5 @@
-//! Network namespaces: opened once, compared by identity, entered for a moment. Never creates or deletes one.
+//! Network namespaces: opened once, compared by identity, entered for a moment. Never
+//! gives one a name, and never takes one away.
 
 use std::{
     fs::File,
@@ -11,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 
 use super::Refusal;
@@ -73,22 +74,42 @@ impl Netns {
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn inside<T>(&self, work: impl FnOnce() -> T) -> Result<T, Refusal> {
-        /// Goes back also when `work` panics. A thread that cannot go back would do the rest of its work in the
-        /// wrong place: there is nothing safe left but to end.
-        struct Back(File);
-        impl Drop for Back {
-            fn drop(&mut self) {
-                if move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
-                    std::process::abort();
-                }
-            }
-        }
         let own = File::open("/proc/thread-self/ns/net")?;
         move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
         let back = Back(own);
         let result = work();
         drop(back);
         Ok(result)
+    }
+}
+
+impl Netns {
+    /// Runs `work` with the calling thread inside a new network namespace, and comes back. Unless `work` gives it a
+    /// name it is gone then.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub(super) fn in_new<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
+        let own = File::open("/proc/thread-self/ns/net")?;
+        // SAFETY: only the network namespace of the calling thread changes, and it goes back below; the table of open
+        // files stays shared.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        let back = Back(own);
+        let result = work();
+        drop(back);
+        Ok(result)
+    }
+}
+
+/// Goes back also when the work panics. A thread that cannot go back would do the rest of its work in the wrong place:
+/// there is nothing safe left but to end.
+struct Back(File);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+            std::process::abort();
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType},
 };
+use rnetkit_drivers::StaticRoute;
 use rtnetlink::RouteMessageBuilder;
 
 use super::netlink::{Answer, parse};
@@ -23,6 +24,30 @@ pub(super) fn default(gateway: IpAddr, index: u32) -> RouteMessage {
         }
         IpAddr::V6(gateway) => {
             RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
+        }
+    }
+}
+
+/// A route to somewhere.
+pub(super) fn to(route: &StaticRoute, index: u32) -> RouteMessage {
+    match (route.destination, route.gateway) {
+        (IpNetwork::V4(to), gateway) => {
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to.ip(), to.prefix())
+                .output_interface(index);
+            match gateway {
+                Some(IpAddr::V4(gateway)) => builder.gateway(gateway).build(),
+                _ => builder.scope(RouteScope::Link).build(),
+            }
+        }
+        (IpNetwork::V6(to), gateway) => {
+            let builder = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to.ip(), to.prefix())
+                .output_interface(index);
+            match gateway {
+                Some(IpAddr::V6(gateway)) => builder.gateway(gateway).build(),
+                _ => builder.build(),
+            }
         }
     }
 }

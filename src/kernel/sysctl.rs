@@ -2,9 +2,10 @@
 
 use std::{fs, io, path::PathBuf};
 
-use rnetkit_drivers::{Family, InterfaceName, Setting};
+use rnetkit_drivers::{Family, InterfaceName, Setting, SysctlName};
 
 use super::Refusal;
+use crate::error::shown;
 
 /// The files and values of a setting. The name of a link cannot lead elsewhere: it has no `/`, and a `.` in a
 /// file name is a `.`.
@@ -54,6 +55,25 @@ pub(super) fn is_set(link: &InterfaceName, setting: Setting) -> bool {
         Ok(text) => text.trim() == *value,
         Err(error) => is_moot(setting, &error),
     })
+}
+
+/// Sets a switch of the namespace.
+pub(super) fn set(name: &SysctlName, value: &str) -> Result<(), Refusal> {
+    let path = format!("/proc/sys/{}", name.file());
+    // The value in one write: the kernel takes each for a whole.
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+    written.map_err(|error| {
+        Refusal::because(error.raw_os_error().unwrap_or(libc::EIO), format!("{path} = {}", shown(value)))
+    })
+}
+
+/// Whether a switch of the namespace has that value; the kernel writes several numbers with tabs between.
+pub(super) fn has(name: &SysctlName, value: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/sys/{}", name.file())).unwrap_or_default();
+    text.split_whitespace().eq(value.split_whitespace())
 }
 
 fn forwarding(family: Family) -> &'static str {

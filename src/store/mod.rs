@@ -64,6 +64,12 @@ impl Store {
         &self.run
     }
 
+    /// The directory in which sandboxes have their names. The kernel's part of rnet makes it and what is in it.
+    #[must_use]
+    pub fn sandboxes_dir(&self) -> PathBuf {
+        self.run.join("netns")
+    }
+
     fn network_dir(&self, id: &Id) -> PathBuf {
         self.run.join("networks").join(id.to_string())
     }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{
-    Container, Endpoint, InterfaceName, MacAddress, Network, PortMapping, Resource, Share,
+    Container, Endpoint, InterfaceName, MacAddress, Network, Pool, PortMapping, Resource, Share, StaticRoute,
+    Tuning,
     bridge::{self, EndpointSettings, Settings},
 };
 
@@ -55,6 +56,10 @@ pub struct Connect {
     pub gateway_priority: i32,
     /// Options of the driver.
     pub options: BTreeMap<String, String>,
+    /// Routes of the container besides.
+    pub routes: Vec<StaticRoute>,
+    /// How its interface is to be other than it is born, and switches of its namespace.
+    pub tuning: Tuning,
     /// The network may become the container's default route, if it is the best of its networks for that.
     pub default_route: bool,
     /// Who asks: `rnet`, or the name of an orchestrator.
@@ -79,6 +84,8 @@ impl Connect {
             aliases: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
+            routes: Vec::new(),
+            tuning: Tuning::default(),
             default_route: true,
             owner: "rnet".to_owned(),
         }
@@ -316,8 +323,8 @@ impl<K: Kernel> Rnet<K> {
         let (network, up) = self.up_plan(network)?;
         let mut state = self.draft(wanted, &network, target, &others, &[])?;
         for pool in &network.pools {
-            let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
-            let address = self.preview_address(&network, pool, static_address)?;
+            let asked = asked_address(wanted, &network, pool, &state.endpoint)?;
+            let address = self.preview_address(&network, pool, asked)?;
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
@@ -338,7 +345,7 @@ impl<K: Kernel> Rnet<K> {
         others: &[EndpointState],
         skip: &[InterfaceName],
     ) -> Result<EndpointState, Error> {
-        let settings = Settings::of(network)?;
+        let settings = rnetkit_drivers::settings(network)?;
         let asked = EndpointSettings::read(&wanted.options)?.interface;
         let interface = match wanted.interface.clone().or(asked) {
             Some(name) => free_interface(name, &target.container, others)?,
@@ -355,6 +362,8 @@ impl<K: Kernel> Rnet<K> {
             addresses: Vec::new(),
             gateway_priority: wanted.gateway_priority,
             gateways: Vec::new(),
+            routes: wanted.routes.clone(),
+            tuning: wanted.tuning.clone(),
             ports: Vec::new(),
             aliases: wanted.aliases.clone(),
             options: wanted.options.clone(),
@@ -402,8 +411,8 @@ impl<K: Kernel> Rnet<K> {
         others: &[EndpointState],
     ) -> Result<(), Error> {
         for pool in &network.pools {
-            let static_address = if pool.subnet.is_ipv6() { wanted.ip6 } else { wanted.ip };
-            let address = self.take_address(network, pool, static_address)?;
+            let asked = asked_address(wanted, network, pool, &state.endpoint)?;
+            let address = self.take_address(network, pool, asked)?;
             state.endpoint.addresses.extend(IpNetwork::new(address, pool.subnet.prefix()));
         }
         state.endpoint.mac = mac_of(wanted, &state.endpoint.addresses, &state.endpoint.id);
@@ -462,6 +471,30 @@ impl<K: Kernel> Rnet<K> {
         mended.iter().for_each(|difference| tracing::info!("mended: {difference}"));
         tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
+    }
+}
+
+/// The address that the user asks for, or the one that goes with the endpoint's IPv4 address where the driver says so.
+fn asked_address(
+    wanted: &Connect,
+    network: &Network,
+    pool: &Pool,
+    endpoint: &Endpoint,
+) -> Result<Option<IpAddr>, Error> {
+    if !pool.subnet.is_ipv6() {
+        return Ok(wanted.ip);
+    }
+    let paired = match endpoint.address(false) {
+        Some(first) => super::driver(&network.driver)?.paired(network, first.ip())?,
+        None => None,
+    };
+    match (wanted.ip6, paired) {
+        (Some(address), Some(paired)) if address != paired => Err(Error::AddressRefused {
+            address,
+            network: network.name.to_string(),
+            reason: format!("{paired} goes with the IPv4 address"),
+        }),
+        (asked, paired) => Ok(asked.or(paired)),
     }
 }
 

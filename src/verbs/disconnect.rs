@@ -285,7 +285,7 @@ impl Candidate<'_> {
     /// The gateway that it would give, for a family.
     fn gateway(&self, ipv6: bool) -> Option<IpAddr> {
         let pool = self.network.pools.iter().find(|pool| pool.subnet.is_ipv6() == ipv6)?;
-        let settings = rnetkit_drivers::bridge::Settings::of(self.network).ok()?;
+        let settings = rnetkit_drivers::settings(self.network).ok()?;
         let answers = settings.host_has_address(rnetkit_drivers::Family::of(pool.subnet.ip()));
         pool.gateway.filter(|_| !self.network.internal && answers)
     }

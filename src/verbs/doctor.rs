@@ -137,7 +137,7 @@ impl Rnet<Linux> {
         };
         let mut list = Vec::new();
         for network in self.networks()?.iter().filter(|network| network.driver == "bridge") {
-            let mtu = rnetkit_drivers::bridge::Settings::of(network)?.mtu;
+            let mtu = rnetkit_drivers::settings(network)?.mtu;
             if mtu > *smallest {
                 let found = format!(
                     "network {} has an MTU of {mtu}, interface {link} one of {smallest}",

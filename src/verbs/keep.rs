@@ -246,10 +246,7 @@ impl<K: Kernel> Rnet<K> {
         let found: Vec<Resource> = found.into_iter().flatten().collect();
         let is_gone = |resource: &&Resource| !found.iter().any(|other| other.is_same_thing(resource));
         let gone: Vec<&Resource> = part.made.iter().filter(is_gone).collect();
-        let lost = |resource: &Resource| {
-            let carrier = resource.lives_on();
-            carrier.is_some_and(|(place, link)| gone.iter().any(|other| other.carries(place, link)))
-        };
+        let lost = |resource: &Resource| gone.iter().any(|other| resource.goes_with(other));
         let found: Vec<Resource> = found.iter().filter(|resource| !lost(resource)).cloned().collect();
         let mut plan = Plan::between(&found, &part.made);
         let wants_firewall = plan.steps.contains(&Step::Create(Resource::Firewall));

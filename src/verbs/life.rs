@@ -415,7 +415,7 @@ fn guard(family: Family) -> Resource {
 
 /// A link of that name that is not rnet's is a clash of names, and left alone.
 fn name_clash(error: Error, network: &Network) -> Error {
-    let settings = rnetkit_drivers::bridge::Settings::of(network);
+    let settings = rnetkit_drivers::settings(network);
     match (error.errno(), settings) {
         (Some(libc::EEXIST), Ok(settings)) => {
             Error::LinkTaken { link: settings.device.to_string(), network: network.name.to_string() }

@@ -6,9 +6,11 @@ mod connect;
 mod containers;
 mod disconnect;
 mod doctor;
+mod extend;
 mod keep;
 mod life;
 mod networks;
+mod overlay;
 mod owned;
 mod ports;
 mod proxied;
@@ -25,6 +27,7 @@ use std::{
 pub use connect::{Connect, Connected, Mode};
 pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
+pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 pub use proxied::{Proxied, Served};
@@ -53,7 +56,8 @@ impl Rnet<Linux> {
         let table = store.table()?;
         let kernel =
             Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
-        Ok(Self::new(store, kernel))
+        let sandboxes = store.sandboxes_dir();
+        Ok(Self::new(store, kernel.with_sandboxes(sandboxes)))
     }
 }
 

@@ -117,6 +117,9 @@ impl<K: Kernel> Rnet<K> {
             group: self.free_group(&id)?,
         };
         network.pools = self.decide_pools(&wanted.wishes, wanted.ipv4, wanted.ipv6, &network.ipam_driver)?;
+        if network.driver == "overlay" {
+            self.decide_overlay(&mut network)?;
+        }
         driver.check(&network)?;
         self.check_device(&network)?;
         Ok(network)
@@ -446,7 +449,7 @@ fn together(made: &[rnetkit_drivers::Resource]) -> Plan {
     let mut plan = Plan::between(made, &[]);
     plan.steps.sort_by_key(|step| match step {
         crate::plan::Step::Remove(Resource::Veth { .. } | Resource::Ifb { .. }) => 1,
-        crate::plan::Step::Remove(Resource::Bridge { .. }) => 2,
+        crate::plan::Step::Remove(Resource::Bridge { .. } | Resource::Sandbox { .. }) => 2,
         _ => 0,
     });
     plan

@@ -75,8 +75,7 @@ impl<K: Kernel> Rnet<K> {
     /// `PoolExhausted` where it would not, or why that cannot be known.
     pub fn refuse_full(&mut self, network: &Network) -> Result<(), Error> {
         self.wake()?;
-        let table = self.store.table()?;
-        self.kernel.has_tables(&table).map_err(|refusal| Error::kernel("ask the firewall", refusal))?;
+        self.refuse_without_firewall()?;
         for pool in &network.pools {
             let numbers = self.store.addresses(&network.id, &pool.subnet, size(pool), super::uptime())?;
             // The index may know of numbers that nobody has any more, so a full one is not the last word.
@@ -85,6 +84,23 @@ impl<K: Kernel> Rnet<K> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the kernel's firewall can be asked.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn refuse_without_firewall(&mut self) -> Result<(), Error> {
+        let table = self.store.table()?;
+        self.kernel.has_tables(&table).map_err(|refusal| Error::kernel("ask the firewall", refusal)).map(drop)
+    }
+
+    /// Whether the endpoint is in the namespace behind this file.
+    #[must_use]
+    pub fn lives_at(&self, state: &EndpointState, netns: &Path) -> bool {
+        let container = &state.endpoint.container;
+        let identity = self.kernel.open(netns).map(|netns| self.kernel.identity(&netns));
+        identity.is_ok_and(|identity| identity == (container.device, container.inode))
     }
 
     /// Brings the loopback interface of a container up.

@@ -167,10 +167,20 @@ impl<K: Kernel> Rnet<K> {
         })
     }
 
-    /// Gives published ports back.
+    /// Gives the published ports of an endpoint back.
     pub(super) fn release_ports(&self, endpoint: &Endpoint, rest: Rest) -> Result<(), Error> {
-        endpoint.ports.iter().try_for_each(|port| {
-            if port.service.is_some() && self.has_others(port, &endpoint.id)? {
+        self.release_some(&endpoint.id, &endpoint.ports, rest)
+    }
+
+    /// Gives some of them back.
+    pub(super) fn release_some(
+        &self,
+        endpoint: &rnetkit_drivers::Id,
+        ports: &[Publication],
+        rest: Rest,
+    ) -> Result<(), Error> {
+        ports.iter().try_for_each(|port| {
+            if port.service.is_some() && self.has_others(port, endpoint)? {
                 return Ok(());
             }
             let hosts = marked(&[port.host]);
@@ -304,7 +314,7 @@ fn refuse_unshareable(service: &Share, network: &Network, ports: &[PortMapping])
             }
         }
     }
-    let modes = Settings::of(network)?.gateway_modes;
+    let modes = rnetkit_drivers::settings(network)?.gateway_modes;
     if ports.is_empty() {
         return refuse(format!("service {name} shares published ports, and there is none"));
     }
@@ -343,7 +353,7 @@ fn requests(
 /// endpoint has.
 fn hosts(network: &Network, mapping: &PortMapping, endpoint: &Endpoint) -> Result<Vec<IpAddr>, Error> {
     let has = |ipv6: bool| endpoint.address(ipv6).is_some();
-    let binding = Settings::of(network)?.host_binding;
+    let binding = rnetkit_drivers::settings(network)?.host_binding;
     match mapping.host.or(binding) {
         Some(host) if has(host.is_ipv6()) => Ok(vec![host]),
         Some(host) => Err(Error::Contradiction {
@@ -371,7 +381,7 @@ fn publications(
     network: &Network,
     endpoint: &Endpoint,
 ) -> Vec<Publication> {
-    let settings = Settings::of(network).ok();
+    let settings = rnetkit_drivers::settings(network).ok();
     let one = |host: &IpAddr| {
         let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());
         let family = rnetkit_drivers::Family::of(*host);

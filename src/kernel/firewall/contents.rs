@@ -40,7 +40,8 @@ pub struct StrayElement(Element);
 impl Contents {
     /// Reads them all. Where the tables are not whole there is nothing to read: they are made anew.
     pub(in super::super) fn read(nft: &mut Nft, table: &TableName) -> Result<Self, Refusal> {
-        let mut contents = Self { whole: super::is_whole(nft, table)?, elements: HashMap::new() };
+        let mut contents =
+            Self { whole: super::is_whole(nft, table, super::Scope::Host)?, elements: HashMap::new() };
         if contents.whole {
             for set in remembered() {
                 contents.elements.insert((set.family, set.name.as_ref()), read_set(nft, table, set)?);
@@ -259,6 +260,6 @@ fn part_text(kind: Type, bytes: &[u8]) -> String {
             [132] => "sctp".to_owned(),
             _ => number(),
         },
-        Type::Nfproto | Type::Port | Type::Mark | Type::Verdict => number(),
+        Type::Nfproto | Type::Port | Type::Mark | Type::Verdict | Type::Vni => number(),
     }
 }

@@ -92,6 +92,11 @@ impl Key {
     fn port(self, port: u16) -> Self {
         self.bytes(&port.to_be_bytes())
     }
+
+    /// The 24 bits of a VXLAN header.
+    fn vni(self, vni: u32) -> Self {
+        self.bytes(&vni.to_be_bytes()[1..])
+    }
 }
 
 /// The key of an interface alone, by whatever name the kernel knows it.
@@ -136,6 +141,11 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
         }
         Member::Address { link, address } => {
             vec![bridge(by_family(*address, "port_ip4", "port_ip6"), alone(link).address(*address))]
+        }
+        Member::Tunnel { port, vni } => vec![inet("tunnels", Key::new().port(*port).vni(*vni))],
+        Member::Host { port, vni, address } => {
+            let key = Key::new().port(*port).vni(*vni).address(*address);
+            vec![inet(by_family(*address, "hosts4", "hosts6"), key)]
         }
         // NFPROTO_IPV4 and NFPROTO_IPV6; a key of one byte is not padded.
         Member::Guard { family } => {

@@ -23,6 +23,7 @@ pub use foreign::{ForeignChain, Manager};
 pub(super) use limits::Limits;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
+pub(super) use skeleton::Scope;
 use wire::{Attributes, BRIDGE, CREATE, EXCL, INET, message};
 pub(super) use wire::{Batch, Nft, Outcome, Rejected};
 
@@ -145,13 +146,13 @@ pub(super) fn is_limited(nft: &mut Nft, table: &TableName, limits: &Limits<'_>) 
 }
 
 /// The transaction that makes the fixed part.
-pub(super) fn create(table: &TableName, owner: usize) -> Batch {
-    skeleton::create(table, owner)
+pub(super) fn create(table: &TableName, scope: Scope, owner: usize) -> Batch {
+    skeleton::create(table, scope, owner)
 }
 
 /// The transaction that takes everything away.
-pub(super) fn delete(table: &TableName, owner: usize) -> Batch {
-    skeleton::delete(table, owner)
+pub(super) fn delete(table: &TableName, scope: Scope, owner: usize) -> Batch {
+    skeleton::delete(table, scope, owner)
 }
 
 /// Elements of the same set go into one message.
@@ -188,9 +189,9 @@ pub(super) fn exists(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> 
 }
 
 /// Whether the tables are there, with every chain and as many rules in each as they must have.
-pub(super) fn is_whole(nft: &mut Nft, table: &TableName) -> Result<bool, Refusal> {
-    let expected = skeleton::rules();
-    for family in [INET, BRIDGE] {
+pub(super) fn is_whole(nft: &mut Nft, table: &TableName, scope: Scope) -> Result<bool, Refusal> {
+    let expected = skeleton::rules(scope);
+    for family in scope.families().iter().copied() {
         let mut found: Vec<String> = Vec::new();
         for body in nft.list(message::GET_RULE, family)? {
             let [of, chain] = names(&body);

@@ -48,6 +48,10 @@ pub(super) mod field {
     pub(in super::super) const ARP_SENDER_MAC: Field = (Header::Network, 8, 6);
     pub(in super::super) const ARP_SENDER_IP: Field = (Header::Network, 14, 4);
     pub(in super::super) const ICMP6_TYPE: Field = (Header::Transport, 0, 1);
+    /// The operation of ARP, and the field of a VXLAN header (RFC 7348) that says of which network a frame is.
+    pub(in super::super) const ARP_OPERATION: Field = (Header::Network, 6, 2);
+    pub(in super::super) const VXLAN_NETWORK: Field = (Header::Transport, 12, 3);
+    pub(in super::super) const MAC_DESTINATION: Field = (Header::Link, 0, 6);
     pub(in super::super) const ND_TARGET: Field = (Header::Transport, 8, 16);
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Type {
     Port,
     Mark,
     Interface,
+    /// A network's number in a VXLAN header: 24 bits.
+    Vni,
     Verdict,
 }
 
@@ -30,6 +32,8 @@ impl Type {
             Self::Port => 13,
             Self::Mark => 19,
             Self::Interface => 41,
+            // `TYPE_INTEGER`, of any length.
+            Self::Vni => 4,
             // NFT_DATA_VERDICT
             Self::Verdict => 0xffff_ff00,
         }
@@ -39,6 +43,7 @@ impl Type {
         match self {
             Self::Nfproto | Self::Protocol => 1,
             Self::Port => 2,
+            Self::Vni => 3,
             Self::Ip4 | Self::Mark => 4,
             Self::Mac => 6,
             Self::Ip6 | Self::Interface | Self::Verdict => 16,
@@ -85,10 +90,10 @@ const fn map(name: &'static str, key: &'static [Type], value: &'static [Type], k
 }
 
 use Kept::{Exactly, ForAWhile, InRanges};
-use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict};
+use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict, Vni};
 
 /// All of them.
-pub(super) static ALL: [Set; 49] = [
+pub(super) static ALL: [Set; 52] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -133,6 +138,9 @@ pub(super) static ALL: [Set; 49] = [
     ranges("open6", &[Ip6, Protocol, Port]),
     set(INET, "unprotected4", &[Interface]),
     set(INET, "unprotected6", &[Interface]),
+    set(INET, "tunnels", &[Port, Vni]),
+    set(INET, "hosts4", &[Port, Vni, Ip4]),
+    set(INET, "hosts6", &[Port, Vni, Ip6]),
     map("limits", &[Interface], &[Verdict], Exactly),
     map("spread4", &[Ip4, Protocol, Port, Mark], &[Ip4, Port], Exactly),
     map("spread6", &[Ip6, Protocol, Port, Mark], &[Ip6, Port], Exactly),

@@ -44,14 +44,16 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-static CHAINS: [Chain<'static>; 13] = [
+static CHAINS: [Chain<'static>; 15] = [
     plain("from_containers"),
     plain("publish"),
     plain("to_containers"),
     plain("out_of_containers"),
     plain("loopback_reply"),
+    plain("tunnels"),
     hooked(INET, "untrack", "filter", PREROUTING, -300),
     hooked(INET, "loopback", "route", OUTPUT, -300),
+    hooked(INET, "tunnels_out", "filter", OUTPUT, -300),
     hooked(INET, "loopback_replies", "filter", INPUT, -150),
     hooked(INET, "published", "nat", PREROUTING, -100),
     hooked(INET, "published_here", "nat", OUTPUT, -100),
@@ -78,31 +80,51 @@ const TCP_FLOW: u64 = 5 * 24 * 3600 * 1000;
 const ENDED_FLOW: u64 = 30 * 1000;
 const OTHER_FLOW: u64 = 180 * 1000;
 
+/// Whose firewall it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Scope {
+    /// The host's: networks are translated, published, and kept apart.
+    Host,
+    /// A sandbox's: it routes nothing, so only its bridge is guarded; and neighbours are asked for nowhere else.
+    Sandbox,
+}
+
+impl Scope {
+    /// The families of the tables.
+    pub(super) fn families(self) -> &'static [u8] {
+        match self {
+            Self::Host => &[INET, BRIDGE],
+            Self::Sandbox => &[BRIDGE],
+        }
+    }
+}
+
 /// The whole of it as one transaction, which fails if the tables exist.
-pub(super) fn create(table: &TableName, owner: usize) -> Batch {
+pub(super) fn create(table: &TableName, scope: Scope, owner: usize) -> Batch {
     let mut batch = Batch::default();
     let name = table.as_str();
-    for family in [INET, BRIDGE] {
+    let within = |family: u8| scope.families().contains(&family);
+    for family in scope.families().iter().copied() {
         let mut body = Attributes::default();
         body.text(1, name).number(2, 0);
         batch.push(message::NEW_TABLE, CREATE | EXCL, family, body, owner);
     }
-    for (number, set) in sets::ALL.iter().enumerate() {
+    for (number, set) in sets::ALL.iter().enumerate().filter(|(_, set)| within(set.family)) {
         batch.push(message::NEW_SET, CREATE, set.family, set.message(name, number as u32 + 1), owner);
     }
-    for chain in CHAINS.iter().chain([&SPOOF, &PORTS]) {
+    for chain in CHAINS.iter().chain([&SPOOF, &PORTS]).filter(|chain| within(chain.family)) {
         batch.push(message::NEW_CHAIN, CREATE, chain.family, chain.message(name), owner);
     }
-    for (family, chain, rule) in rules() {
+    for (family, chain, rule) in rules(scope) {
         batch.push(message::NEW_RULE, CREATE | APPEND, family, rule.message(name, chain), owner);
     }
     batch
 }
 
-/// The transaction that takes both tables away, with all that is in them.
-pub(super) fn delete(table: &TableName, owner: usize) -> Batch {
+/// The transaction that takes the tables away, with all that is in them.
+pub(super) fn delete(table: &TableName, scope: Scope, owner: usize) -> Batch {
     let mut batch = Batch::default();
-    for family in [INET, BRIDGE] {
+    for family in scope.families().iter().copied() {
         let mut body = Attributes::default();
         body.text(1, table.as_str());
         batch.push(message::DELETE_TABLE, 0, family, body, owner);
@@ -126,10 +148,16 @@ impl Chain<'_> {
 }
 
 /// Every rule, with the table's family and the chain that it is in, in order.
-pub(super) fn rules() -> Vec<(u8, &'static str, Rule)> {
+pub(super) fn rules(scope: Scope) -> Vec<(u8, &'static str, Rule)> {
     let mut list: Vec<(u8, &'static str, Rule)> = Vec::new();
+    if scope == Scope::Sandbox {
+        asked_here(&mut |chain, rule| list.push((BRIDGE, chain, rule)));
+        ports(&mut |chain, rule| list.push((BRIDGE, chain, rule)));
+        return list;
+    }
     let mut inet = |chain, rule| list.push((INET, chain, rule));
     untracked(&mut inet);
+    tunnels(&mut inet);
     for ipv6 in [false, true] {
         loopback(&mut inet, ipv6);
         loopback_replies(&mut inet, ipv6);
@@ -165,6 +193,50 @@ fn untracked(add: Add<'_>) {
             add("from_containers", rule.store(R0, field::SOURCE_PORT, Some(checksum), false).untracked());
         }
     }
+}
+
+/// VXLAN of rnet's own networks: it comes from their hosts, and is sent by this host and not through it. Nothing in it
+/// is authenticated, so without this whoever reaches the port could send into a network; and a container could, by
+/// way of the host's address, send into it on another host. It is not tracked: each of its flows goes one way.
+///
+/// A VXLAN network that is not rnet's, on the same port, is not looked at.
+fn tunnels(add: Add<'_>) {
+    let network = |rule: Rule| {
+        let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[UDP]).load(field::DESTINATION_PORT, R0);
+        rule.load(field::VXLAN_NETWORK, R0 + 1).member(R0, true, "tunnels")
+    };
+    add("untrack", network(Rule::new("overlay networks")).jump("tunnels"));
+    add("tunnels", Rule::new("never from a container").from(true, "bridges").drop());
+    for (ipv6, set) in [(false, "hosts4"), (true, "hosts6")] {
+        let known = |comment| {
+            let rule = Rule::new(comment).family(ipv6).load(field::DESTINATION_PORT, R0);
+            let rule = rule.load(field::VXLAN_NETWORK, R0 + 1).load(Words::of(ipv6).source, R0 + 2);
+            rule.member(R0, true, set)
+        };
+        add("tunnels", known("from a host of the network").local_destination().untracked());
+        add("tunnels", known("").accept());
+    }
+    add("tunnels", Rule::new("from anybody else").drop());
+    add("tunnels_out", network(Rule::new("overlay networks")).untracked());
+}
+
+/// Who has an address is known in the sandbox and nowhere else: a neighbour that is asked directly, to see whether
+/// it is still there, is asked here instead, and the bridge answers. (It answers only what was sent to all.)
+fn asked_here(add: Add<'_>) {
+    const ARP: [u8; 2] = [0x08, 0x06];
+    const IP6: [u8; 2] = [0x86, 0xdd];
+    const REQUEST: [u8; 2] = [0, 1];
+    const SOLICITATION: u8 = 135;
+    const TO_ALL: [u8; 6] = [0xff; 6];
+    /// All nodes on the link (RFC 2464, section 7).
+    const TO_ALL_NODES: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+    let rule = Rule::new("ARP is answered here").from(true, "ports").meta(Meta::Protocol, R0);
+    let rule = rule.compare(R0, true, &ARP).load(field::ARP_OPERATION, R0).compare(R0, true, &REQUEST);
+    add("ports", rule.constant(R0, &TO_ALL).store(R0, field::MAC_DESTINATION, None, false));
+    let rule = Rule::new("neighbours are found here").from(true, "ports").meta(Meta::Protocol, R0);
+    let rule = rule.compare(R0, true, &IP6).meta(Meta::L4proto, R0).compare(R0, true, &[ICMP6]);
+    let rule = rule.load(field::ICMP6_TYPE, R0).compare(R0, true, &[SOLICITATION]);
+    add("ports", rule.constant(R0, &TO_ALL_NODES).store(R0, field::MAC_DESTINATION, None, false));
 }
 
 /// Loads what a flow is remembered by, in the order of a reply: protocol, container, host on the bridge,
@@ -474,13 +546,13 @@ fn ports(add: Add<'_>) {
 /// The ports that DHCP servers answer from (RFC 2131, RFC 8415).
 const DHCP_SERVER: u16 = 67;
 const DHCP6_SERVER: u16 = 547;
-/// UDP (IANA protocol numbers).
+/// UDP and ICMPv6 (IANA protocol numbers).
 const UDP: u8 = 17;
+const ICMP6: u8 = 58;
 
 /// A container is no router, and announces its own addresses only (RFC 4861: router advertisement 134, neighbour
 /// advertisement 136, redirect 137).
 fn neighbour_discovery(add: Add<'_>, ipv6: &dyn Fn(&'static str) -> Rule) {
-    const ICMP6: u8 = 58;
     let kind = |comment, number: u8| {
         let rule = ipv6(comment).meta(Meta::L4proto, R0).compare(R0, true, &[ICMP6]);
         rule.load(field::ICMP6_TYPE, R0).compare(R0, true, &[number])

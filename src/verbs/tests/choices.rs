@@ -447,7 +447,7 @@ fn what_cannot_be_created_is_refused_and_changes_nothing() {
         (create(&id, &[]), format!("invalid network name \"{id}\": it has the form of an id")),
         (
             with(&|wanted| wanted.driver = "overlay9".to_owned()),
-            "driver overlay9 not found; there are bridge, host, null".to_owned(),
+            "driver overlay9 not found; there are bridge, host, null, overlay".to_owned(),
         ),
         (
             with(&|wanted| wanted.driver = "host".to_owned()),

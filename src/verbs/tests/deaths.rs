@@ -3,7 +3,7 @@
 use super::*;
 
 /// Kills the verb at each step in turn, in a world of its own; then the next command, and the removal of all.
-fn killed_at_each_step<T>(
+pub(super) fn killed_at_each_step<T>(
     lab: impl Fn() -> Lab,
     verb: impl Fn(&mut Rnet<Fake>) -> Result<T, Error>,
     next: impl Fn(&mut Lab),

@@ -5,7 +5,7 @@ use rnetkit_drivers::Resource;
 use super::*;
 
 /// Refuses each step of the verb in turn. Returns how many there are.
-fn refused_at_each_step<T>(
+pub(super) fn refused_at_each_step<T>(
     lab: impl Fn() -> Lab,
     verb: impl Fn(&mut Rnet<Fake>) -> Result<T, Error>,
 ) -> usize {
@@ -31,7 +31,7 @@ fn refused_at_each_step<T>(
 
 /// As before, for verbs that unmake: what is unmade stays so, and the next try finishes it. A default route that
 /// cannot be handed over stops nothing.
-fn refused_and_finished_at_each_step<T>(
+pub(super) fn refused_and_finished_at_each_step<T>(
     lab: impl Fn() -> Lab,
     verb: impl Fn(&mut Rnet<Fake>) -> Result<T, Error>,
 ) -> usize {
@@ -62,7 +62,7 @@ fn refused_and_finished_at_each_step<T>(
     unreachable!()
 }
 
-fn done<T>(result: Result<T, Error>) -> Result<(), Error> {
+pub(super) fn done<T>(result: Result<T, Error>) -> Result<(), Error> {
     result.map(drop)
 }
 

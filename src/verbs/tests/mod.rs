@@ -4,6 +4,7 @@ mod choices;
 mod deaths;
 mod failures;
 mod keep;
+mod overlay;
 mod sequences;
 mod shown;
 mod whole;
