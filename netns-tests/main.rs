@@ -8,14 +8,19 @@
 
 mod agent;
 mod attacks;
+mod audit;
 mod bad_input;
 mod bridge;
+mod churn;
 mod cni;
 mod cni_chain;
+mod cni_clients;
 mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod events;
+mod faults;
 mod forge;
 mod harness;
 mod inspect;
@@ -26,6 +31,7 @@ mod keep;
 mod lab;
 mod limits;
 mod many;
+mod model;
 mod naive;
 mod others;
 mod overlay;
@@ -57,6 +63,10 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         records::TESTS,
+        faults::TESTS,
+        churn::TESTS,
+        model::TESTS,
+        events::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,
@@ -64,6 +74,7 @@ fn main() -> ExitCode {
         cni::TESTS,
         cni_names::TESTS,
         cni_chain::TESTS,
+        cni_clients::TESTS,
         sweep::TESTS,
         overlay::TESTS,
     ])

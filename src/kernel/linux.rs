@@ -295,14 +295,7 @@ impl<'a> Run<'a> {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::CREATE)?;
             }
-            Resource::Port { link, alias, isolated, hairpin, pinned } => {
-                let index = self.index(Place::Host, link)?;
-                self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
-                if let Some(mac) = pinned {
-                    self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_EXCL)?;
-                }
-                self.request(Place::Host, link::set_alias(index, alias), 0)?;
-            }
+            Resource::Port { .. } => self.set_port(resource, NLM_F_CREATE | NLM_F_EXCL)?,
             Resource::Setting { place, link, setting } => match place {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
@@ -386,6 +379,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Sets how the bridge treats a port. `flags`: whether what is behind it may be known already.
+    fn set_port(&mut self, resource: &Resource, flags: u16) -> Result<(), Failed> {
+        let Resource::Port { link, alias, isolated, hairpin, pinned } = resource else { return Ok(()) };
+        let index = self.index(Place::Host, link)?;
+        self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
+        if let Some(mac) = pinned {
+            self.request(Place::Host, neighbour::add_static(index, *mac), flags)?;
+        }
+        self.request(Place::Host, link::set_alias(index, alias), 0)
+    }
+
     /// Steps of one sandbox, one after the other: they are run there by a kernel of its own.
     fn in_sandbox(&mut self, steps: &[Step]) -> Result<(), Failed> {
         self.flush()?;
@@ -405,13 +409,35 @@ impl<'a> Run<'a> {
 
     fn create_veth(&mut self, resource: &Resource) -> Result<(), Failed> {
         let Resource::Veth { name, bridge, peer, mac, mtu, group } = resource else { return Ok(()) };
-        let master = self.index(Place::Host, bridge)?;
+        let master = self.living_bridge(bridge)?;
         let netns = self.netns().map_err(|refusal| self.failed(self.at, refusal))?;
         let netns = std::os::fd::AsFd::as_fd(netns);
         let veth = Veth { name, bridge: master, peer, netns, mac: *mac, mtu: *mtu, group: *group };
         self.request(Place::Host, veth.create(), link::CREATE)?;
         self.peers.insert(name.as_str().to_owned(), peer.as_str().to_owned());
         Ok(())
+    }
+
+    /// The index of a bridge that is up. That it is costs no question: the answer that has the index says so.
+    fn living_bridge(&mut self, bridge: &InterfaceName) -> Result<u32, Failed> {
+        let key = (Place::Host, bridge.as_str().to_owned());
+        if let Some(index) = self.indexes.get(&key) {
+            return Ok(*index);
+        }
+        self.flush()?;
+        let fail = |refusal| Failed { at: self.at, done: self.at + 1, refusal };
+        let found = self.linux.host().and_then(|host| link::find(host, bridge)).map_err(fail)?;
+        match found {
+            Some(link) if link.up => {
+                self.indexes.insert(key, link.index);
+                Ok(link.index)
+            }
+            Some(_) => Err(fail(Refusal::because(libc::ENETDOWN, format!("bridge {bridge} is down")))),
+            None => Err(fail(Refusal::because(
+                libc::ENODEV,
+                format!("there is no link {bridge} {}", Place::Host),
+            ))),
+        }
     }
 
     fn redirect(&mut self, link: &InterfaceName, through: &InterfaceName) -> Result<(), Failed> {
@@ -461,7 +487,13 @@ impl<'a> Run<'a> {
                 let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
                 self.request(Place::Container, message, route::REPLACE)
             }
-            Resource::Port { .. } | Resource::Neighbour { .. } | Resource::Remote { .. } => self.create(to),
+            Resource::Port { pinned, .. } => {
+                // What is behind it is known already, unless it is to be another.
+                let same =
+                    !matches!(from, Resource::Port { pinned: Some(before), .. } if Some(*before) != *pinned);
+                self.set_port(to, if same { route::REPLACE } else { NLM_F_CREATE | NLM_F_EXCL })
+            }
+            Resource::Neighbour { .. } | Resource::Remote { .. } => self.create(to),
             Resource::Inside { .. } => {
                 self.in_sandbox(&[Step::Change { from: from.clone(), to: to.clone() }])
             }

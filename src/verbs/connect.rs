@@ -50,6 +50,8 @@ pub struct Connect {
     pub ports: Vec<PortMapping>,
     /// The service that shares their host ports.
     pub service: Option<Share>,
+    /// Ports that the container has by another of its networks, to be published here when it leaves that one.
+    pub spare: Vec<PortMapping>,
     /// Other names of the container.
     pub aliases: Vec<String>,
     /// Higher wins when the gateway is chosen.
@@ -80,6 +82,7 @@ impl Connect {
             mac: None,
             interface: None,
             ports: Vec::new(),
+            spare: Vec::new(),
             service: None,
             aliases: Vec::new(),
             gateway_priority: 0,
@@ -221,7 +224,9 @@ impl<K: Kernel> Rnet<K> {
                     tracing::warn!("{error}: it stays");
                     wanted.default_route = false;
                 }
-                Error::Apply { reason, .. } if !healed && reason.is_missing() => {
+                Error::Apply { reason, .. }
+                    if !healed && (reason.is_missing() || reason.errno == libc::ENETDOWN) =>
+                {
                     healed = true;
                     self.heal(&target.key)?;
                 }
@@ -364,6 +369,7 @@ impl<K: Kernel> Rnet<K> {
             gateways: Vec::new(),
             routes: wanted.routes.clone(),
             tuning: wanted.tuning.clone(),
+            spare: wanted.spare.clone(),
             ports: Vec::new(),
             aliases: wanted.aliases.clone(),
             options: wanted.options.clone(),
