@@ -33,6 +33,7 @@ mod limits;
 mod many;
 mod model;
 mod naive;
+mod names;
 mod others;
 mod overlay;
 mod page;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         model::TESTS,
         events::TESTS,
         agent::TESTS,
+        names::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

@@ -518,6 +518,9 @@ pub(crate) struct Agent {
     /// End the agent, leaving the kernel as it is
     #[arg(long, conflicts_with_all = ["foreground", "status"])]
     pub(crate) stop: bool,
+    /// Leave when no network needs it
+    #[arg(long, hide = true)]
+    pub(crate) while_wanted: bool,
     /// Be a part of an agent that is heard on standard input
     #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
     pub(crate) part: Option<String>,
