@@ -35,7 +35,9 @@ mod many;
 mod model;
 mod naive;
 mod names;
+mod others;
 mod overlay;
+mod page;
 mod publish;
 mod records;
 mod run;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         publish::TESTS,
         limits::TESTS,
         services::TESTS,
+        page::TESTS,
+        others::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
