@@ -149,6 +149,8 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
+        Command::Cni(CniCommand::Export(args)) => cni::export(&context, &args, &mut out)?,
+        Command::Cni(CniCommand::Lint(args)) => return cni::lint(&args, out),
         Command::Events(args) => return events::events(&context, &args),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
