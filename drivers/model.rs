@@ -572,6 +572,9 @@ pub struct Endpoint {
     /// Other names of the container on this network.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The name servers that its container was given; the host's where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
     /// Options of the driver for this endpoint, as given.
     #[serde(default)]
     pub options: BTreeMap<String, String>,

@@ -33,7 +33,10 @@ mod limits;
 mod many;
 mod model;
 mod naive;
+mod names;
+mod others;
 mod overlay;
+mod page;
 mod publish;
 mod records;
 mod run;
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
         publish::TESTS,
         limits::TESTS,
         services::TESTS,
+        page::TESTS,
+        others::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
         model::TESTS,
         events::TESTS,
         agent::TESTS,
+        names::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,

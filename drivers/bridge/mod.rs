@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 pub(crate) use settings::interface_prefix;
-pub use settings::{EndpointSettings, GatewayMode, Settings};
+pub use settings::{EndpointSettings, GatewayMode, Loopback, Settings};
 
 use crate::{
     Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Names, Network, Place,
@@ -204,6 +204,9 @@ pub(crate) fn firewall_members(network: &Network, settings: &Settings) -> Vec<Re
         if settings.masquerades(family) && network.has_family(ipv6) && !network.internal {
             members.push(Member::Masquerade { link: link(), family });
         }
+    }
+    if settings.dns && !gateway_addresses(network, settings).is_empty() {
+        members.push(Member::Named { link: link() });
     }
     for address in gateway_addresses(network, settings) {
         members.push(Member::Gateway { link: link(), address: address.ip() });

@@ -70,6 +70,7 @@ fn endpoint(network: &Network, ports: &[&str]) -> Endpoint {
         gateways: network.pools.iter().filter_map(|pool| pool.gateway).collect(),
         ports: Vec::new(),
         aliases: Vec::new(),
+        dns: Vec::new(),
         options: BTreeMap::new(),
     };
     for port in ports {

@@ -18,6 +18,7 @@
 
 mod confine;
 pub mod follow;
+pub mod names;
 pub mod part;
 pub mod start;
 pub mod supervisor;

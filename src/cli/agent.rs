@@ -30,6 +30,8 @@ const VARIABLE: &str = "RNET_AGENT";
 
 pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result<u8, Failure> {
     Held::none();
+    // What is started as /proc/self/exe would be called "exe" by everybody.
+    let _ = rustix::thread::set_name(c"rnet");
     let store = context.store()?;
     if let Some(name) = &args.part {
         part::be(name, store)?;
@@ -45,7 +47,8 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
     if args.stop {
         return stop(&store);
     }
-    if args.foreground { in_foreground(context, &store) } else { in_background(context, &store) }
+    let stay = if args.while_wanted { Stay::WhileWanted } else { Stay::UntilDone };
+    if args.foreground { in_foreground(context, &store) } else { in_background(context, &store, stay) }
 }
 
 fn none_runs() -> Result<u8, Failure> {
@@ -71,7 +74,7 @@ fn in_foreground(context: &Context, store: &Store) -> Result<u8, Failure> {
 }
 
 /// Returns when the agent answers, whoever started it.
-fn in_background(context: &Context, store: &Store) -> Result<u8, Failure> {
+fn in_background(context: &Context, store: &Store, stay: Stay) -> Result<u8, Failure> {
     if wire::is_there(&store.agent_socket()) {
         return Ok(0);
     }
@@ -81,8 +84,8 @@ fn in_background(context: &Context, store: &Store) -> Result<u8, Failure> {
             Ok(_) => Ok(0),
             Err(failure) => Err(Failure::new(failure.line).code(failure.code)),
         },
-        Detached::Watcher(watcher) => match turn(store, Stay::WhileWanted) {
-            Ok(Turn::Mine(lock)) => Ok(serve_behind(context, store, lock, watcher)),
+        Detached::Watcher(watcher) => match turn(store, stay) {
+            Ok(Turn::Mine(lock)) => Ok(serve_behind(context, store, (lock, stay), watcher)),
             Ok(Turn::Taken) => {
                 watcher.started("");
                 Ok(0)
@@ -92,7 +95,7 @@ fn in_background(context: &Context, store: &Store) -> Result<u8, Failure> {
     }
 }
 
-fn serve_behind(context: &Context, store: &Store, lock: Lock, watcher: Watcher) -> u8 {
+fn serve_behind(context: &Context, store: &Store, (lock, stay): (Lock, Stay), watcher: Watcher) -> u8 {
     let mut watcher = Some(watcher);
     let ready = || {
         if let Some(watcher) = watcher.take() {
@@ -100,7 +103,7 @@ fn serve_behind(context: &Context, store: &Store, lock: Lock, watcher: Watcher) 
         }
     };
     let _ = std::env::set_current_dir("/");
-    match (supervisor::serve(store, lock, Stay::WhileWanted, program(context), ready), watcher) {
+    match (supervisor::serve(store, lock, stay, program(context), ready), watcher) {
         (Ok(()), _) => 0,
         (Err(error), Some(watcher)) => give_up(watcher, &error),
         (Err(error), None) => {
@@ -183,7 +186,12 @@ fn ensure(context: &Context, store: &Store) -> Result<(), Failure> {
         return Ok(());
     }
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("rnet").args(words(context)).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .arg0("rnet")
+        .args(words(context))
+        .arg("--while-wanted")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let output = command.stderr(Stdio::piped()).output();
     let output = output.map_err(|error| Failure::new(format!("the agent cannot be started: {error}")))?;
     if !output.status.success() {

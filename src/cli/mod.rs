@@ -151,6 +151,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
         Command::Cni(CniCommand::Export(args)) => cni::export(&context, &args, &mut out)?,
         Command::Cni(CniCommand::Lint(args)) => return cni::lint(&args, out),
+        Command::Proxy(args) => containers::proxy(&context, &args)?,
         Command::Events(args) => return events::events(&context, &args),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,

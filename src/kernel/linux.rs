@@ -10,7 +10,9 @@ use std::{
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Balanced, Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
+use rnetkit_drivers::{
+    Balanced, Family, InterfaceName, Name, Place, PortRange, Protocol, Publication, Resource,
+};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, Underlay, address,
@@ -18,6 +20,7 @@ use super::{
     conntrack::{self, Change},
     find::{self, Sight, Stray},
     firewall::{self, Batch, Limits, Nft, Outcome, Rejected, Scope, TableName, balance},
+    lent,
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -1005,6 +1008,18 @@ impl Kernel for Linux {
 
     fn use_tables(&mut self, table: TableName) {
         self.table = table;
+    }
+
+    fn lend_files(&mut self, name: &Name, folder: &Path) -> Result<bool, Refusal> {
+        lent::lend(name, folder)
+    }
+
+    fn take_back_files(&mut self, name: &Name, folder: &Path) -> Result<(), Refusal> {
+        lent::take_back(name, folder)
+    }
+
+    fn take_back_dead_files(&mut self, folder: &Path) {
+        lent::take_back_dead(folder);
     }
 
     fn host_identity(&self) -> (u64, u64) {

@@ -1,9 +1,17 @@
 //! Endpoints: reserved, ready, recalled, forgotten.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use rnetkit_drivers::{Endpoint, Id, Name, Resource};
-use serde::{Deserialize, Serialize};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::inotify,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Store,
@@ -38,6 +46,46 @@ pub struct Pending {
 }
 
 /// Endpoints.
+/// A record that is watched: it is replaced or renamed, never written in place.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    events: OwnedFd,
+}
+
+impl Watch {
+    fn new(path: &Path) -> Result<Option<Self>, Error> {
+        let fail = |errno: rustix::io::Errno| Error::store(path, std::io::Error::from(errno));
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(fail)?;
+        let what =
+            inotify::WatchFlags::MOVE_SELF | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::ATTRIB;
+        match inotify::add_watch(&events, path, what) {
+            Ok(_) => Ok(Some(Self { path: path.to_owned(), events })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(fail(errno)),
+        }
+    }
+
+    /// Returns once something happened to one of the records.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn wait_any(watches: &[Self]) -> Result<(), Error> {
+        let mut events: Vec<PollFd<'_>> =
+            watches.iter().map(|watch| PollFd::new(&watch.events, PollFlags::IN)).collect();
+        loop {
+            match poll(&mut events, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => {
+                    let path = watches.first().map(|watch| watch.path.clone()).unwrap_or_default();
+                    return Err(Error::store(path, std::io::Error::from(errno)));
+                }
+            }
+        }
+    }
+}
+
 impl Store {
     /// Locks a container: one command at a time works on it.
     ///
@@ -60,6 +108,36 @@ impl Store {
     /// Removes the directory of a container that is in no network any more. The caller holds its lock.
     pub fn leave_container(&self, key: &str) {
         let _ = fs::remove_dir(self.container_dir(key));
+    }
+
+    /// The folder with the files that a container sees in /etc.
+    #[must_use]
+    pub fn names_dir(&self, key: &str) -> PathBuf {
+        self.container_dir(key).join("etc")
+    }
+
+    /// Writes the resolv.conf that a container sees: in place, for those that see it already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_names(&self, key: &str, text: &str) -> Result<(), Error> {
+        let folder = self.names_dir(key);
+        file::make_dir(&folder)?;
+        let path = folder.join("resolv.conf");
+        fs::write(&path, text).map_err(|error| Error::store(path, error))
+    }
+
+    /// Removes what a container sees.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_names(&self, key: &str) -> Result<(), Error> {
+        let folder = self.names_dir(key);
+        file::remove(&folder.join("resolv.conf"))?;
+        match fs::remove_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::store(folder, error)),
+            _ => Ok(()),
+        }
     }
 
     /// The keys of all containers.
@@ -90,6 +168,31 @@ impl Store {
     /// When it cannot be read.
     pub fn endpoint(&self, network: &Id, key: &str) -> Result<Option<EndpointState>, Error> {
         file::read(&self.endpoint_path(network, key))
+    }
+
+    /// Watches the record of an endpoint; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses to watch.
+    pub fn watch_endpoint(&self, network: &Id, key: &str) -> Result<Option<Watch>, Error> {
+        Watch::new(&self.endpoint_path(network, key))
+    }
+
+    /// What of an endpoint's record a reader wants; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn endpoint_part<T: DeserializeOwned>(&self, network: &Id, key: &str) -> Result<Option<T>, Error> {
+        file::read(&self.endpoint_path(network, key))
+    }
+
+    /// The keys of the containers that are in a network.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn endpoint_keys(&self, network: &Id) -> Result<Vec<String>, Error> {
+        let names = file::names(&self.endpoints_dir(network))?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
     }
 
     /// The endpoints of a network, ready ones only.

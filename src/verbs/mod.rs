@@ -9,10 +9,12 @@ mod doctor;
 mod extend;
 mod keep;
 mod life;
+mod names;
 mod networks;
 mod overlay;
 mod owned;
 mod ports;
+mod proxied;
 mod services;
 mod strays;
 #[cfg(test)]
@@ -28,7 +30,9 @@ pub use containers::{Container, ContainerState, started_at};
 pub use doctor::{Finding, Verdict};
 pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
+pub use names::{check_alias, name_servers};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
+pub use proxied::{Proxied, Served};
 use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{
