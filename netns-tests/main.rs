@@ -19,6 +19,7 @@ mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod doctor;
 mod events;
 mod faults;
 mod forge;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         keep::TESTS,
         records::TESTS,
         faults::TESTS,
+        doctor::TESTS,
         churn::TESTS,
         model::TESTS,
         events::TESTS,
