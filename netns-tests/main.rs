@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         cni_names::TESTS,
         cni_chain::TESTS,
         sweep::TESTS,
-        overlay::TESTS,
+        overlay::by_hand::TESTS,
+        overlay::cluster::TESTS,
     ])
 }

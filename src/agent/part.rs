@@ -20,7 +20,7 @@ use super::{confine, wire};
 use crate::{config::Config, error::Error, store::Store};
 
 /// Every part, in the order in which they are started.
-pub static PARTS: [&Part; 0] = [];
+pub static PARTS: [&Part; 1] = [&super::overlay::PART];
 
 /// A part, as the agent knows it.
 pub struct Part {
@@ -30,6 +30,8 @@ pub struct Part {
     pub needs: CapabilitySet,
     /// Whether a network needs it.
     pub is_wanted: fn(&Network) -> bool,
+    /// Whether it is needed without any network.
+    pub is_always: fn(&Config) -> bool,
     /// The part itself, in its own process; it ends when its requests do.
     pub run: fn(Inside) -> Running,
 }
@@ -105,13 +107,12 @@ impl Requests {
 ///
 /// # Errors
 /// When there is no such part, or it fails.
-pub fn be(name: &str, store: Store) -> Result<(), Error> {
+pub fn be(name: &str, store: Store, config: Config) -> Result<(), Error> {
     let failed = |error: io::Error| Error::agent(format!("part {name}: {error}"));
     let part = PARTS
         .iter()
         .find(|part| part.name == name)
         .ok_or_else(|| Error::agent(format!("there is no part {}", crate::error::shown(name))))?;
-    let config = store.config()?;
     confine::bound(part.needs).map_err(failed)?;
     confine::keep(part.needs).map_err(failed)?;
     confine::no_new_privileges().map_err(failed)?;

@@ -28,6 +28,7 @@ use super::{
     wire::{self, LONGEST_LINE, Reply, Request},
 };
 use crate::{
+    config::Config,
     error::Error,
     store::{Lock, Store},
 };
@@ -64,6 +65,7 @@ pub fn serve(
     lock: Lock,
     stay: Stay,
     program: Program,
+    config: Config,
     ready: impl FnOnce(),
 ) -> Result<(), Error> {
     let failed = |error: io::Error| Error::agent(error.to_string());
@@ -76,6 +78,7 @@ pub fn serve(
             store: store.clone(),
             stay,
             program,
+            config,
             begun: Instant::now(),
             had_work: Cell::new(false),
             parts: Mutex::new(PARTS.iter().map(|part| Slot::of(part)).collect()),
@@ -138,6 +141,7 @@ struct Agent {
     store: Store,
     stay: Stay,
     program: Program,
+    config: Config,
     begun: Instant,
     had_work: Cell<bool>,
     parts: Mutex<Vec<Slot>>,
@@ -201,7 +205,8 @@ impl Agent {
         let mut trouble = Vec::new();
         let mut any = false;
         for slot in slots.iter_mut() {
-            if networks.iter().any(|network| (slot.part.is_wanted)(network)) {
+            let wanted = |network| (slot.part.is_wanted)(network);
+            if (slot.part.is_always)(&self.config) || networks.iter().any(wanted) {
                 any = true;
                 let synced = self.ask(slot, &json!(Request::Sync)).await;
                 trouble.extend(synced.err().map(|reason| format!("part {}: {reason}", slot.part.name)));

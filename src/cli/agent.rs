@@ -16,7 +16,7 @@ use crate::{
         supervisor::{self, Program, Stay},
         wire::{self, Reply, Request},
     },
-    config::AgentStart,
+    config::{AgentStart, Config},
     container::{
         detach::{self, Detached, Watcher},
         watch::Held,
@@ -32,7 +32,8 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
     Held::none();
     let store = context.store()?;
     if let Some(name) = &args.part {
-        part::be(name, store)?;
+        let config = config(&store, args)?;
+        part::be(name, store, config)?;
         return Ok(0);
     }
     if args.status {
@@ -45,7 +46,8 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
     if args.stop {
         return stop(&store);
     }
-    if args.foreground { in_foreground(context, &store) } else { in_background(context, &store) }
+    let begin = Begin { program: program(context, args), config: config(&store, args)? };
+    if args.foreground { in_foreground(&store, begin) } else { in_background(&store, begin) }
 }
 
 fn none_runs() -> Result<u8, Failure> {
@@ -62,16 +64,36 @@ fn stop(store: &Store) -> Result<u8, Failure> {
     }
 }
 
-fn in_foreground(context: &Context, store: &Store) -> Result<u8, Failure> {
+/// What an agent begins with.
+struct Begin {
+    program: Program,
+    config: Config,
+}
+
+/// The administrator's file; what the words of the command or the environment say comes first.
+fn config(store: &Store, args: &args::Agent) -> Result<Config, Failure> {
+    let mut config = store.config()?;
+    config.store = args.store.clone().or(config.store);
+    config.host_name = args.host_name.clone().or(config.host_name);
+    if let Some(text) = &args.host_address {
+        let wrong = |_| rnetkit_drivers::Invalid::new("host address", text, "it is not an IP address");
+        config.host_address = Some(text.parse().map_err(wrong)?);
+    }
+    Ok(config)
+}
+
+fn in_foreground(store: &Store, begin: Begin) -> Result<u8, Failure> {
     match turn(store, Stay::Always)? {
-        Turn::Mine(lock) => supervisor::serve(store, lock, Stay::Always, program(context), || ())?,
+        Turn::Mine(lock) => {
+            supervisor::serve(store, lock, Stay::Always, begin.program, begin.config, || ())?;
+        }
         Turn::Taken => {}
     }
     Ok(0)
 }
 
 /// Returns when the agent answers, whoever started it.
-fn in_background(context: &Context, store: &Store) -> Result<u8, Failure> {
+fn in_background(store: &Store, begin: Begin) -> Result<u8, Failure> {
     if wire::is_there(&store.agent_socket()) {
         return Ok(0);
     }
@@ -82,7 +104,7 @@ fn in_background(context: &Context, store: &Store) -> Result<u8, Failure> {
             Err(failure) => Err(Failure::new(failure.line).code(failure.code)),
         },
         Detached::Watcher(watcher) => match turn(store, Stay::WhileWanted) {
-            Ok(Turn::Mine(lock)) => Ok(serve_behind(context, store, lock, watcher)),
+            Ok(Turn::Mine(lock)) => Ok(serve_behind(store, begin, lock, watcher)),
             Ok(Turn::Taken) => {
                 watcher.started("");
                 Ok(0)
@@ -92,7 +114,7 @@ fn in_background(context: &Context, store: &Store) -> Result<u8, Failure> {
     }
 }
 
-fn serve_behind(context: &Context, store: &Store, lock: Lock, watcher: Watcher) -> u8 {
+fn serve_behind(store: &Store, begin: Begin, lock: Lock, watcher: Watcher) -> u8 {
     let mut watcher = Some(watcher);
     let ready = || {
         if let Some(watcher) = watcher.take() {
@@ -100,7 +122,8 @@ fn serve_behind(context: &Context, store: &Store, lock: Lock, watcher: Watcher) 
         }
     };
     let _ = std::env::set_current_dir("/");
-    match (supervisor::serve(store, lock, Stay::WhileWanted, program(context), ready), watcher) {
+    let Begin { program, config } = begin;
+    match (supervisor::serve(store, lock, Stay::WhileWanted, program, config, ready), watcher) {
         (Ok(()), _) => 0,
         (Err(error), Some(watcher)) => give_up(watcher, &error),
         (Err(error), None) => {
@@ -116,8 +139,13 @@ fn give_up(watcher: Watcher, error: &Error) -> u8 {
 }
 
 /// This program, with the words that make it a part.
-fn program(context: &Context) -> Program {
+fn program(context: &Context, args: &args::Agent) -> Program {
     let mut words = words(context);
+    let given =
+        [("--store", &args.store), ("--host-address", &args.host_address), ("--host-name", &args.host_name)];
+    for (name, value) in given {
+        words.extend(value.iter().flat_map(|value| [OsString::from(name), OsString::from(value)]));
+    }
     words.push("--part".into());
     Program { words }
 }

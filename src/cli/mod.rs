@@ -6,6 +6,7 @@ mod cni;
 mod completions;
 mod containers;
 mod filter;
+mod host;
 mod keep;
 mod network;
 mod output;
@@ -145,6 +146,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
+        Command::Host(command) => return host::run(&context, &command, out),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
         Command::Agent(args) => return agent::run(&context, &args, out),
