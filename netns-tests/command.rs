@@ -73,6 +73,13 @@ impl Output {
         failed
     }
 
+    /// It was refused with one clear line.
+    #[track_caller]
+    pub fn is_one_clear_refusal(&self) {
+        assert_eq!(self.status.code(), Some(1), "exit code of {self}");
+        self.one_clear_line();
+    }
+
     #[track_caller]
     fn one_clear_line(&self) {
         let lines: Vec<&str> = self.stderr.lines().collect();
@@ -260,6 +267,11 @@ impl Running {
     /// Its process.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn signal_if_alive(&self, signal: Signal) {
+        let _ = kill_process(self.pid(), signal);
     }
 
     /// Sends it a signal.

@@ -345,7 +345,9 @@ fn a_full_or_closed_stdout_is_an_error_and_no_panic(lab: &Lab) {
         assert!(line.starts_with("run") || !full.succeeded(), "nothing could be printed: {full}");
         lab.sh(&format!("rnet {line} | true")).no_panic();
         let mut closed = lab.command(RNET, &line.split(' ').collect::<Vec<_>>());
-        command::run(crate::lab::without_stdout(&mut closed)).no_panic();
+        let closed = command::run(crate::lab::without_stdout(&mut closed));
+        closed.no_panic();
+        assert!(line.starts_with("run") || !closed.succeeded(), "nothing could be printed: {closed}");
     }
     lab.rn("network rm -f red").ok();
     lab.rn("network rm blue").ok();

@@ -3,10 +3,13 @@
 use crate::{
     harness::tests,
     lab::{Lab, Place},
+    watch::only_asks,
 };
 
 tests! {
     a_sound_host_has_no_difference,
+    whatever_is_damaged_is_named_and_mended_and_flows_go_on,
+    connect_itself_heals_a_network_whose_bridge_is_down,
     a_flushed_ruleset_is_repaired_whole,
     a_chain_that_was_emptied_is_repaired,
     an_element_that_was_deleted_or_led_elsewhere_is_repaired,
@@ -198,4 +201,130 @@ fn a_damaged_record_is_set_aside_and_stops_nobody_else(lab: &Lab) {
     lab.rn("network rm -f blue").ok();
     lab.rn("purge").ok();
     lab.sh("rm /var/lib/rnet/networks/*.damaged").exits(1);
+}
+
+/// An echo server in a container, and a client of it on the LAN, by way of the published port: one connection that was
+/// there before the damage.
+struct Flow(std::net::TcpStream);
+
+impl Flow {
+    #[track_caller]
+    fn open(lab: &Lab, echo: &Place) -> Self {
+        let listener = echo.inside(|| std::net::TcpListener::bind("0.0.0.0:7")).expect("a socket");
+        std::thread::spawn(move || {
+            if let Ok((mut stream, _)) = listener.accept() {
+                let copy = stream.try_clone();
+                let _ = copy.and_then(|mut copy| std::io::copy(&mut copy, &mut stream));
+            }
+        });
+        let stream = lab.lan.inside(|| std::net::TcpStream::connect("192.0.2.1:8087")).expect("a connection");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a socket");
+        Self(stream)
+    }
+
+    #[track_caller]
+    fn goes_on(&mut self, text: &str) {
+        use std::io::{Read as _, Write as _};
+        self.0.write_all(text.as_bytes()).expect("the connection is alive");
+        let mut back = vec![0; text.len()];
+        self.0.read_exact(&mut back).unwrap_or_else(|error| panic!("after {text}: {error}"));
+        assert_eq!(back, text.as_bytes());
+    }
+}
+
+/// With a live container and an open connection: each kind of damage is named, one repair heals all of it, and the
+/// connection goes on.
+fn whatever_is_damaged_is_named_and_mended_and_flows_go_on(lab: &Lab) {
+    lab.needs("nft");
+    lab.rn("network create --subnet 10.81.0.0/24 blue").ok();
+    let web = lab.web("blue", "web", &["-p", "8080:80"]);
+    let echo = lab.namespace("echo");
+    lab.rn("network connect -p 8087:7 blue echo").ok();
+    let mut flow = Flow::open(lab, &echo);
+    let bridge = lab.bridge_of("blue").expect("a bridge");
+    let ports = "ip -br link show master $(ip -br link show type bridge | cut -d' ' -f1) | cut -d@ -f1";
+    for (damage, named) in [
+        ("nft flush ruleset", "host: missing: firewall: tables, chains and empty sets".to_owned()),
+        ("nft delete table bridge rnet", "host: missing: firewall: tables, chains and empty sets".to_owned()),
+        ("ip link delete BRIDGE", format!("network blue: missing: bridge {bridge}")),
+        ("ip link set BRIDGE down", format!("network blue: missing: {bridge} up on the host")),
+        (
+            "ip link set BRIDGE mtu 1400",
+            format!(
+                "network blue: expected: bridge {bridge} mac 02:42:0a:51:00:01 mtu 1500; found: bridge {bridge} mac 02:42:0a:51:00:01 mtu 1400"
+            ),
+        ),
+        (
+            "ip address flush dev BRIDGE",
+            format!("network blue: missing: address 10.81.0.1/24 on {bridge} on the host"),
+        ),
+        (
+            "for p in $(PORTS); do ip link delete $p; done",
+            "container web on network blue: missing: veth ".to_owned(),
+        ),
+        (
+            "for p in $(PORTS); do ip link set $p nomaster; done",
+            "container echo on network blue: expected: veth ".to_owned(),
+        ),
+        (
+            "for p in $(PORTS); do ip link set $p down; done",
+            "container web on network blue: missing: veth".to_owned(),
+        ),
+        (
+            "for p in $(PORTS); do bridge link set dev $p learning on hairpin off; done",
+            "container web on network blue: expected: port veth".to_owned(),
+        ),
+        ("echo 0 > /proc/sys/net/ipv4/ip_forward", "host: missing: IPv4 forwarding".to_owned()),
+        (
+            "echo 0 > /proc/sys/net/ipv6/conf/BRIDGE/disable_ipv6",
+            format!("network blue: missing: IPv6 off on {bridge} on the host"),
+        ),
+        (
+            "echo 1 > /proc/sys/net/ipv4/conf/BRIDGE/send_redirects",
+            format!("network blue: missing: no redirects on {bridge} on the host"),
+        ),
+        (
+            "ip -n echo address flush dev eth0",
+            "container echo on network blue: missing: address 10.81.0.3/24 on eth0 in the container"
+                .to_owned(),
+        ),
+        (
+            "ip -n echo route delete default",
+            "container echo on network blue: missing: default route via 10.81.0.1 on eth0 in the container"
+                .to_owned(),
+        ),
+        (
+            "ip -n web link set eth0 down",
+            "container web on network blue: missing: eth0 up in the container".to_owned(),
+        ),
+        (
+            "nft flush ruleset; ip link delete BRIDGE; echo 0 > /proc/sys/net/ipv4/ip_forward",
+            "host: missing: IPv4 forwarding".to_owned(),
+        ),
+    ] {
+        let line = damage.replace("PORTS", ports).replace("BRIDGE", &bridge);
+        lab.sh(&line).ok();
+        let check = lab.rn("check").exits(1);
+        assert!(check.stdout().contains(&named), "after {damage}, {named:?} is not said by {check}");
+        lab.rn("repair").ok();
+        lab.rn("check").ok().prints("");
+        only_asks(lab, &["repair"]);
+        flow.goes_on(damage);
+        lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
+        lab.tcp(&lab.host, "127.0.0.1:8080").answered_by(&web);
+    }
+    drop(flow);
+    lab.rn("network rm -f blue").ok();
+}
+
+/// Not noticed by what it does with the bridge, but by what the kernel says of it when asked for its index.
+fn connect_itself_heals_a_network_whose_bridge_is_down(lab: &Lab) {
+    let web = blue(lab);
+    let bridge = lab.bridge_of("blue").expect("a bridge");
+    lab.sh(&format!("ip link set {bridge} down")).ok();
+    let db = lab.namespace("db");
+    lab.rn("network connect blue db").ok();
+    lab.rn("check").ok().prints("");
+    lab.tcp(&db, "172.18.0.2:80").answered_by(&web);
+    lab.rn("network rm -f blue").ok();
 }

@@ -165,6 +165,30 @@ fn names(links: &Value) -> Vec<String> {
     links.iter().filter_map(|link| link["ifname"].as_str().map(str::to_owned)).collect()
 }
 
+/// Runs commands on a lab's host.
+#[derive(Clone)]
+pub struct Hands {
+    mark: String,
+}
+
+impl Hands {
+    /// A command line there.
+    pub fn command<S: AsRef<OsStr>>(&self, program: &str, words: &[S]) -> Command {
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null()).env_clear().env(MARK, &self.mark);
+        command
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root");
+        command.current_dir("/");
+        command
+    }
+
+    /// A command line of rnet there.
+    pub fn rnet<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
+        self.command(RNET, words)
+    }
+}
+
 /// The host that the calling thread plays, and all that was put beside it.
 pub struct Lab {
     /// The host itself.
@@ -280,15 +304,13 @@ impl Lab {
 
     /// A command line of rnet on this host, for those who want more than `rnet`.
     pub fn command<S: AsRef<OsStr>>(&self, program: &str, words: &[S]) -> Command {
-        let mut command = Command::new(program);
-        command.args(words).stdin(Stdio::null()).env_clear().env(MARK, &self.mark);
-        command
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/root");
-        command.current_dir("/");
-        command
+        self.hands().command(program, words)
     }
 
+    /// What a thread of the test's own needs to run commands on this host, which it is on from its beginning.
+    pub fn hands(&self) -> Hands {
+        Hands { mark: self.mark.clone() }
+    }
     /// Runs rnet to its end.
     #[track_caller]
     pub fn rnet<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
@@ -362,6 +384,13 @@ impl Lab {
         let place = new_place(name, &format!("/run/netns/{name}")).unwrap_or_else(|error| panic!("{error}"));
         self.namespaces.borrow_mut().push(place.clone());
         place
+    }
+
+    /// The namespace of that name that the test made.
+    #[track_caller]
+    pub fn known(&self, name: &str) -> Place {
+        let list = self.namespaces.borrow();
+        list.iter().find(|place| place.name == name).cloned().expect("a namespace of the test")
     }
 
     /// Deletes a namespace, as `ip netns del` does.

@@ -8,14 +8,18 @@
 
 mod agent;
 mod attacks;
+mod audit;
 mod bad_input;
 mod bridge;
+mod churn;
 mod cni;
 mod cni_chain;
 mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod events;
+mod faults;
 mod forge;
 mod harness;
 mod inspect;
@@ -26,6 +30,7 @@ mod keep;
 mod lab;
 mod limits;
 mod many;
+mod model;
 mod naive;
 mod overlay;
 mod publish;
@@ -53,6 +58,10 @@ fn main() -> ExitCode {
         many::TESTS,
         keep::TESTS,
         records::TESTS,
+        faults::TESTS,
+        churn::TESTS,
+        model::TESTS,
+        events::TESTS,
         agent::TESTS,
         attacks::TESTS,
         isolation::TESTS,

@@ -37,6 +37,9 @@ pub mod config;
 pub mod container;
 pub mod container_ref;
 pub mod error;
+pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ipam;
 pub mod kernel;
 pub mod page;

@@ -50,6 +50,12 @@ pub struct Follower {
     store: Store,
 }
 
+impl std::os::fd::AsFd for Follower {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
 /// Renames, links and removals of records; records are never written in place.
 const EVENTS: WatchFlags = WatchFlags::MOVED_TO
     .union(WatchFlags::MOVED_FROM)

@@ -91,6 +91,8 @@ pub(crate) enum Command {
     /// Hosts that share networks with this one
     #[command(subcommand)]
     Host(HostCommand),
+    /// Tell what happens to networks, links, addresses and the firewall of rnet, as it happens: a line of JSON each
+    Events(Events),
     /// Take everything away that rnet made on this host
     Purge,
     /// Make the networks that are defined, as after a reboot
@@ -481,6 +483,22 @@ pub(crate) struct Repair {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Events {
+    /// Begin with what records still tell of the time since then: networks and connections that are still there
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// End then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only some: type, event, network, container or scope = VALUE; the same key twice means either
+    #[arg(short, long, value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// json (a line each), or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
 }
 
 #[derive(ClapArgs, Debug)]

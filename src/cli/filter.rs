@@ -77,7 +77,7 @@ fn one(text: &str, known: &[&str]) -> Result<Filter, Failure> {
 }
 
 /// A time of day, or that long ago.
-fn until(text: &str) -> Option<SystemTime> {
+pub(super) fn until(text: &str) -> Option<SystemTime> {
     if let Ok(age) = humantime::parse_duration(text) {
         return SystemTime::now().checked_sub(age);
     }

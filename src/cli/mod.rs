@@ -5,6 +5,7 @@ mod args;
 mod cni;
 mod completions;
 mod containers;
+mod events;
 mod filter;
 mod host;
 mod keep;
@@ -84,6 +85,9 @@ fn hint(error: &Error) -> Option<String> {
             "a container is one of rnet run, a namespace of ip netns add, a path to a namespace file, or pid:NUMBER".to_owned()
         }
         Error::OtherHost { .. } => "each host or namespace needs a --root and --run of its own".to_owned(),
+        Error::Locked { .. } => {
+            "if that process hangs, end it: the next command takes back what it left half-done".to_owned()
+        }
         Error::LinkTaken { .. } => "choose another name with --opt name=...".to_owned(),
         _ => return None,
     })
@@ -147,6 +151,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
         Command::Host(command) => return host::run(&context, &command, out),
+        Command::Events(args) => return events::events(&context, &args),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,
         Command::Agent(args) => return agent::run(&context, &args, out),

@@ -198,3 +198,13 @@ fn refuse_older(verb: Verb, version: Version) -> Result<(), Failure> {
     let message = format!("version {} of the configuration does not allow {}", version.name(), verb.name());
     Err(Failure::new(Code::IncompatibleVersion, message))
 }
+
+/// Any bytes as a configuration, read as far as it is one: for fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    let Ok(map) = config::read(bytes) else { return };
+    let Ok(config) = Config::new(map) else { return };
+    let _ = (config.runtime().is_ok(), config.args().is_ok(), config.valid().is_ok());
+    let _ = (config.previous().is_ok(), config.passed_on().is_ok());
+    let _ = attachment::bandwidth(&config.root());
+}

@@ -133,7 +133,8 @@ fn exit(code: i32) -> ! {
 pub(super) fn run(recipe: &Recipe<'_>, channel: BorrowedFd<'_>, parent: Pid) -> ! {
     let _guard = NeverReturn;
     let Err(message) = prepare(recipe, channel, parent).and_then(|()| proceed(recipe, channel, parent));
-    tell(channel, message);
+    // Without a reader there is nobody to tell that there is no reader.
+    let _ = tell(channel, message);
     exit(125)
 }
 
@@ -155,7 +156,10 @@ fn prepare(recipe: &Recipe<'_>, channel: BorrowedFd<'_>, parent: Pid) -> Outcome
     if let Place::Own(network) = recipe.place {
         furnish(recipe, network)?;
     }
-    tell(channel, Message::READY);
+    // A parent that never hears of it would wait for ever; that the channel is closed it notices.
+    if !tell(channel, Message::READY) {
+        exit(125);
+    }
     Ok(())
 }
 
@@ -302,9 +306,14 @@ fn hear(channel: BorrowedFd<'_>, mut buffer: &mut [u8]) -> rustix::io::Result<()
     Ok(())
 }
 
-fn tell(channel: BorrowedFd<'_>, message: Message) {
-    // Without a reader there is nobody to tell that there is no reader.
-    let _ = rustix::net::send(channel, &message.to_bytes(), SendFlags::NOSIGNAL);
+/// Says something to the parent; whether it was said.
+fn tell(channel: BorrowedFd<'_>, message: Message) -> bool {
+    loop {
+        match rustix::net::send(channel, &message.to_bytes(), SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            sent => return sent.is_ok(),
+        }
+    }
 }
 
 /// User and directory last, so that everything before may need root.

@@ -43,7 +43,11 @@ fn message(index: u32, address: IpNetwork) -> AddressMessage {
 
 /// Link and address of an answer.
 pub(super) fn read(answer: &Answer<'_>) -> Option<(u32, IpNetwork)> {
-    let Some(RouteNetlinkMessage::NewAddress(message)) = parse(answer) else { return None };
+    let (RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) =
+        parse(answer)?
+    else {
+        return None;
+    };
     let mut found: Option<IpAddr> = None;
     for attribute in &message.attributes {
         match attribute {

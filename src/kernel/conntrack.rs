@@ -80,6 +80,12 @@ pub(super) fn forget(
     Ok(())
 }
 
+/// Whether any bytes are a flow, for fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(super) fn reads(body: &[u8]) -> bool {
+    Flow::read(body).is_some()
+}
+
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tuple {

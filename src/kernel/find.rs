@@ -267,6 +267,7 @@ pub(super) fn strays(sight: &Sight, resources: &[Resource], marks: &[String]) ->
         .collect();
     let ours = |link: &&Link| {
         link.group & 0xffff_0000 == Network::GROUPS
+            && ["bridge", "veth", "ifb"].contains(&link.kind.as_str())
             && !named.contains(link.name.as_str())
             && (marks.iter().any(|mark| link.alias.starts_with(mark)) || firewall.knows_link(&link.name))
     };

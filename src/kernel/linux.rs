@@ -405,13 +405,35 @@ impl<'a> Run<'a> {
 
     fn create_veth(&mut self, resource: &Resource) -> Result<(), Failed> {
         let Resource::Veth { name, bridge, peer, mac, mtu, group } = resource else { return Ok(()) };
-        let master = self.index(Place::Host, bridge)?;
+        let master = self.living_bridge(bridge)?;
         let netns = self.netns().map_err(|refusal| self.failed(self.at, refusal))?;
         let netns = std::os::fd::AsFd::as_fd(netns);
         let veth = Veth { name, bridge: master, peer, netns, mac: *mac, mtu: *mtu, group: *group };
         self.request(Place::Host, veth.create(), link::CREATE)?;
         self.peers.insert(name.as_str().to_owned(), peer.as_str().to_owned());
         Ok(())
+    }
+
+    /// The index of a bridge that is up. That it is costs no question: the answer that has the index says so.
+    fn living_bridge(&mut self, bridge: &InterfaceName) -> Result<u32, Failed> {
+        let key = (Place::Host, bridge.as_str().to_owned());
+        if let Some(index) = self.indexes.get(&key) {
+            return Ok(*index);
+        }
+        self.flush()?;
+        let fail = |refusal| Failed { at: self.at, done: self.at + 1, refusal };
+        let found = self.linux.host().and_then(|host| link::find(host, bridge)).map_err(fail)?;
+        match found {
+            Some(link) if link.up => {
+                self.indexes.insert(key, link.index);
+                Ok(link.index)
+            }
+            Some(_) => Err(fail(Refusal::because(libc::ENETDOWN, format!("bridge {bridge} is down")))),
+            None => Err(fail(Refusal::because(
+                libc::ENODEV,
+                format!("there is no link {bridge} {}", Place::Host),
+            ))),
+        }
     }
 
     fn redirect(&mut self, link: &InterfaceName, through: &InterfaceName) -> Result<(), Failed> {

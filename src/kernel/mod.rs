@@ -9,11 +9,13 @@ mod find;
 mod firewall;
 mod link;
 mod linux;
+mod listen;
 mod listeners;
 mod neighbour;
 mod netlink;
 mod netns;
 mod overlay;
+mod probe;
 mod route;
 mod sandbox;
 mod shape;
@@ -28,7 +30,9 @@ pub use find::{Sight, Stray};
 pub use firewall::{ForeignChain, StrayElement, TableName};
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
+pub use listen::{Heard, HeardLink, Listener, TableChange, Transaction};
 pub use netns::Netns;
+pub use probe::{Feature, probe};
 use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
 pub use survey::{MarkedLink, Survey};
 
@@ -243,4 +247,23 @@ pub trait Kernel {
         let left_behind = self.settle(&back, netns);
         Err(Error::apply(&plan.steps[failed.at], failed.refusal, &left_behind))
     }
+}
+
+/// Any bytes as answers of the kernel, one of each kind that is read: for fuzz targets. The first two bytes are flags,
+/// the rest is the body.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    let Some((flags, body)) = bytes.split_first_chunk() else { return };
+    let flags = u16::from_ne_bytes(*flags);
+    for kind in
+        [2, 3, libc::RTM_NEWLINK, libc::RTM_DELLINK, libc::RTM_NEWADDR, libc::RTM_DELADDR, libc::RTM_NEWROUTE]
+    {
+        let answer = netlink::Answer { sequence: 1, kind, flags, body };
+        let _ = netlink::refusal(&answer).map(|refusal| refusal.to_string());
+        let _ = link::Link::read(&answer);
+        let _ = address::read(&answer);
+        let _ = route::read(&answer);
+    }
+    let _ = conntrack::reads(body);
+    firewall::read_anything(body);
 }

@@ -9,6 +9,7 @@ use super::{
     Linux, Refusal, address,
     firewall::{self, ForeignChain},
     link::{self, Link},
+    listen::HeardLink,
     sysctl,
 };
 
@@ -79,6 +80,17 @@ impl Linux {
             Err(refusal) => survey.firewall = Some(refusal.to_string()),
         }
         Ok(survey)
+    }
+}
+
+impl Linux {
+    /// Every link of the host.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn links(&mut self) -> Result<Vec<HeardLink>, Refusal> {
+        let links = self.finding_host()?.dump(&link::list(), Link::read)?;
+        Ok(links.into_iter().map(HeardLink::from).collect())
     }
 }
 

@@ -57,6 +57,16 @@ impl Store {
         self.root.join("networks").join(format!("{name}.json"))
     }
 
+    /// The directory of definitions, made where it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn definitions_dir(&self) -> Result<PathBuf, Error> {
+        let folder = self.root.join("networks");
+        file::make_dir(&folder)?;
+        Ok(folder)
+    }
+
     /// The definition of the network with that name.
     ///
     /// # Errors
@@ -80,7 +90,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn define(&self, network: &Network) -> Result<(), Error> {
-        file::make_dir(&self.root.join("networks"))?;
+        self.definitions_dir()?;
         file::write(
             &self.definition_path(&network.name),
             &Definition { network: network.clone() },

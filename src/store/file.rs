@@ -24,8 +24,8 @@ const BEGINNING: &[u8] = br#"{"version":1,"#;
 const LONGEST: u64 = 4 << 20;
 /// How the name of a damaged record ends, once it is set aside.
 const DAMAGED: &str = ".damaged";
-/// How long a lock is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a lock is waited for. Whoever holds one does so for milliseconds; on a busy host, for those of many before.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every record begins with.
 #[derive(Serialize)]
@@ -129,12 +129,39 @@ fn write_over(path: &Path, text: &[u8], durable: Durable) -> io::Result<File> {
     let beside = path.with_file_name(format!(".{name}.new"));
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let written = options.open(&beside).and_then(|mut file| {
+    let written = open_alone(&options, &beside).and_then(|mut file| {
         fill(&mut file, text, durable)?;
         fs::rename(&beside, path)?;
         Ok(file)
     });
     written.inspect_err(|_| drop(fs::remove_file(&beside)))
+}
+
+/// Opens and locks the file beside a record. Whoever clears away what killed writers left may have come between.
+fn open_alone(options: &fs::OpenOptions, beside: &Path) -> io::Result<File> {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        let file = options.open(beside)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if is_at(&file, beside) => return Ok(file),
+            Ok(()) | Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::WouldBlock))
+}
+
+/// Removes what killed writers left beside the records of a directory.
+pub(super) fn clear_rest(folder: &Path) -> Result<(), Error> {
+    let is_rest = |name: &String| name.starts_with('.') && name.ends_with(".new");
+    for name in all_names(folder)?.into_iter().filter(is_rest) {
+        let path = folder.join(name);
+        // A living writer holds the lock of its own.
+        if let Some(_lock) = try_lock(&path)? {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Locks and writes.
@@ -325,7 +352,10 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
 pub(super) fn lock_dir(path: &Path, what: &str) -> Result<Lock, Error> {
     let open = || match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_dir(path).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+            make_dir(path).map_err(|error| match error {
+                Error::Store { source, .. } => source,
+                other => io::Error::other(other),
+            })?;
             File::open(path)
         }
         file => file,
@@ -385,10 +415,17 @@ fn holder(file: &File) -> String {
     match pid {
         Some(pid) => {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("process {pid} ({})", crate::error::shown(name.trim()))
+            let stopped = if is_stopped(pid) { ", stopped" } else { "" };
+            format!("process {pid} ({}{stopped})", crate::error::shown(name.trim()))
         }
         None => "another process".to_owned(),
     }
+}
+
+/// Whether a process was stopped by a signal: then nothing but another signal will make it let go.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
 }
 
 #[cfg(test)]

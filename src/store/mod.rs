@@ -124,6 +124,15 @@ impl Store {
         Ok(list)
     }
 
+    /// Removes what killed writers left beside their records.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn clear_rest(&self) -> Result<(), Error> {
+        let own = [self.root.clone(), self.root.join("networks")];
+        self.run_folders()?.iter().chain(&own).try_for_each(|folder| file::clear_rest(folder))
+    }
+
     fn set_aside_in_run(&self) -> Result<Vec<PathBuf>, Error> {
         self.run_folders()?
             .iter()

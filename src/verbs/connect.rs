@@ -223,7 +223,9 @@ impl<K: Kernel> Rnet<K> {
                     tracing::warn!("{error}: it stays");
                     wanted.default_route = false;
                 }
-                Error::Apply { reason, .. } if !healed && reason.is_missing() => {
+                Error::Apply { reason, .. }
+                    if !healed && (reason.is_missing() || reason.errno == libc::ENETDOWN) =>
+                {
                     healed = true;
                     self.heal(&target.key)?;
                 }

@@ -6,7 +6,7 @@ use super::Rnet;
 use crate::{
     error::Error,
     ipam,
-    kernel::{Linux, Survey},
+    kernel::{Feature, Kernel as _, Linux, Survey, probe},
 };
 
 /// How a finding is to be taken.
@@ -55,10 +55,12 @@ impl Rnet<Linux> {
     pub fn doctor(&mut self) -> Result<Vec<Finding>, Error> {
         let survey = self.kernel.survey().map_err(|refusal| Error::kernel("look at the host", refusal))?;
         let mut findings = vec![firewall(&survey), ipv6(&survey), bridge_filter(&survey)];
+        findings.extend(features(&probe()));
         findings.push(self.forwarding(&survey)?);
         findings.extend(policies(&survey));
         findings.extend(strict(&survey));
         findings.extend(self.clashes(&survey)?);
+        findings.extend(self.routes(&survey)?);
         findings.extend(self.mtus(&survey)?);
         findings.push(self.leftovers(&survey)?);
         findings.push(self.differences()?);
@@ -110,6 +112,32 @@ impl Rnet<Linux> {
         }
         if list.is_empty() {
             list.push(good("addresses", "no network overlaps an address of the host"));
+        }
+        Ok(list)
+    }
+
+    /// Subnets of networks into which the host has a route elsewhere.
+    fn routes(&mut self, survey: &Survey) -> Result<Vec<Finding>, Error> {
+        let known =
+            self.kernel.subnets().map_err(|refusal| Error::kernel("list the host's routes", refusal))?;
+        let own = |how: &str| survey.marked.iter().any(|link| how.ends_with(&format!(" {}", link.name)));
+        let mut list = Vec::new();
+        for network in self.networks()? {
+            for pool in &network.pools {
+                let clash = known
+                    .iter()
+                    .find(|known| !own(&known.how) && ipam::overlaps(&known.subnet, &pool.subnet));
+                list.extend(clash.map(|known| {
+                    let found = format!(
+                        "{} of network {} overlaps {} ({})",
+                        pool.subnet, network.name, known.subnet, known.how
+                    );
+                    finding("routes", Verdict::Bad, found, "create the network again with another --subnet")
+                }));
+            }
+        }
+        if list.is_empty() {
+            list.push(good("routes", "no network overlaps a route or name server of the host"));
         }
         Ok(list)
     }
@@ -181,6 +209,23 @@ fn firewall(survey: &Survey) -> Finding {
             finding("firewall", Verdict::Bad, format!("nf_tables cannot be used: {why}"), advice)
         }
     }
+}
+
+/// What the kernel has and has not, with what each is for.
+fn features(probed: &[Feature]) -> Vec<Finding> {
+    let there: Vec<&str> =
+        probed.iter().filter(|feature| feature.lacking.is_none()).map(|f| f.name).collect();
+    let mut list = Vec::new();
+    if !there.is_empty() {
+        list.push(good("kernel", format!("it has {}", there.join(", "))));
+    }
+    for feature in probed {
+        let Some(why) = &feature.lacking else { continue };
+        let verdict = if feature.is_needed { Verdict::Bad } else { Verdict::Note };
+        let advice = format!("{}: {}", feature.cost, feature.option);
+        list.push(finding("kernel", verdict, format!("it has no {} ({why})", feature.name), advice));
+    }
+    list
 }
 
 fn ipv6(survey: &Survey) -> Finding {

@@ -307,6 +307,7 @@ impl<K: Kernel> Rnet<K> {
         garbage.abandoned = self.store.abandoned()?.into_iter().map(|(key, _)| key).collect();
         if !pretend {
             self.reap()?;
+            self.store.clear_rest()?;
         }
         garbage.set_aside = if pretend { self.store.set_aside()? } else { self.store.clear_set_aside()? };
         for state in self.store.every_endpoint()? {

@@ -339,9 +339,15 @@ impl<K: Kernel> Rnet<K> {
 
     /// Unmakes what networks share once there is no network. The caller holds the host's lock.
     fn unshare(&mut self) -> Result<(), Error> {
-        let Some(state) = self.store.host_state()? else { return Ok(()) };
+        let Some(mut state) = self.store.host_state()? else { return Ok(()) };
         if !self.store.network_states()?.is_empty() {
             return Ok(());
+        }
+        // Whoever comes after one that was killed in this must not take what is half gone for whole. On a full disk it
+        // goes all the same.
+        state.pending = true;
+        if let Err(error) = self.store.set_host_state(&state) {
+            tracing::warn!("{error}");
         }
         let left = self.kernel.settle(&Plan::between(&state.made, &[]), None);
         if let Some((step, refusal)) = left.first() {

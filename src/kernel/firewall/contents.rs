@@ -183,6 +183,14 @@ fn remembered() -> impl Iterator<Item = &'static Set> {
     sets::ALL.iter().filter(remembered)
 }
 
+/// Any bytes as the elements of every set, and their texts, for fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(body: &[u8]) {
+    for set in remembered() {
+        let _ = read_element(set, body).map(|element| StrayElement(element).to_string());
+    }
+}
+
 fn read_set(
     nft: &mut Nft,
     table: &TableName,

@@ -242,18 +242,18 @@ pub(super) fn foreign_chains(nft: &mut Nft) -> Result<Vec<ForeignChain>, Refusal
 }
 
 /// The value of an attribute.
-fn value(body: &[u8], kind: u16) -> Option<Vec<u8>> {
+pub(super) fn value(body: &[u8], kind: u16) -> Option<Vec<u8>> {
     let mut attributes = netlink_packet_core::NlasIterator::new(body).flatten();
     attributes.find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec())
 }
 
 /// A number in network order.
-fn word(value: &[u8]) -> Option<u32> {
+pub(super) fn word(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))
 }
 
 /// A text without its closing NUL.
-fn text(body: &[u8], kind: u16) -> String {
+pub(super) fn text(body: &[u8], kind: u16) -> String {
     let text =
         value(body, kind).map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
     text.trim_end_matches('\0').to_owned()
@@ -303,4 +303,12 @@ fn has(nft: &mut Nft, table: &TableName, list: &[Element]) -> Result<bool, Refus
         }
     }
     Ok(true)
+}
+
+/// Any bytes as what nf_tables says, for fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_anything(body: &[u8]) {
+    let _ = names(body);
+    let _ = value(body, 5).and_then(|value| word(&value));
+    contents::read_anything(body);
 }

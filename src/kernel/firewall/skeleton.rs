@@ -121,12 +121,14 @@ pub(super) fn create(table: &TableName, scope: Scope, owner: usize) -> Batch {
     batch
 }
 
-/// The transaction that takes the tables away, with all that is in them.
+/// The transaction that takes the tables away, with all that is in them. Somebody may have taken one of them: each is
+/// made first if it is not there, so that there is something to delete.
 pub(super) fn delete(table: &TableName, scope: Scope, owner: usize) -> Batch {
     let mut batch = Batch::default();
     for family in scope.families().iter().copied() {
         let mut body = Attributes::default();
         body.text(1, table.as_str());
+        batch.push(message::NEW_TABLE, CREATE, family, body.clone(), owner);
         batch.push(message::DELETE_TABLE, 0, family, body, owner);
     }
     batch

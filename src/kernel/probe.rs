@@ -1,0 +1,154 @@
+//! Which of the kernel's features that rnet could use are there: each is tried, in a network namespace that nobody else
+//! sees and that is gone afterwards. Where features are modules, trying one loads it, as using it would.
+
+use std::thread;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{RouteNetlinkMessage, link::InfoKind, link::MacVlanMode};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVxlan};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::{
+    Refusal,
+    firewall::{self, Nft, Scope, TableName},
+    netlink::{Requests, Route, request},
+};
+
+/// Something that a kernel has or has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name.
+    pub name: &'static str,
+    /// Nothing works without it.
+    pub is_needed: bool,
+    /// What is not to be had without it.
+    pub cost: &'static str,
+    /// How a kernel gets it.
+    pub option: &'static str,
+    /// Why it is not there; `None` where it is.
+    pub lacking: Option<String>,
+}
+
+/// A feature, and how it is tried.
+struct Trial {
+    name: &'static str,
+    is_needed: bool,
+    cost: &'static str,
+    option: &'static str,
+    run: fn() -> Result<(), Refusal>,
+}
+
+const TRIALS: [Trial; 9] = [
+    Trial {
+        name: "bridge",
+        is_needed: true,
+        cost: "no network of driver bridge or overlay can be made",
+        option: "CONFIG_BRIDGE",
+        run: || make(link(InfoKind::Bridge)),
+    },
+    Trial {
+        name: "veth",
+        is_needed: true,
+        cost: "no container can be connected",
+        option: "CONFIG_VETH",
+        run: || make(link(InfoKind::Veth)),
+    },
+    Trial {
+        name: "nf_tables with NAT and fib",
+        is_needed: true,
+        cost: "no network of driver bridge can be made",
+        option: "CONFIG_NF_TABLES_INET, NF_TABLES_BRIDGE, NFT_NAT, NFT_MASQ, NFT_FIB_INET, NFT_CT",
+        run: whole_ruleset,
+    },
+    Trial {
+        name: "vxlan",
+        is_needed: false,
+        cost: "no network can span hosts (driver overlay)",
+        option: "CONFIG_VXLAN",
+        run: || make(RouteNetlinkMessage::NewLink(LinkVxlan::new("probe", 1).build())),
+    },
+    Trial {
+        name: "macvlan",
+        is_needed: false,
+        cost: "no network of driver macvlan can be made",
+        option: "CONFIG_MACVLAN",
+        run: || {
+            make(link(InfoKind::Veth))?;
+            make(RouteNetlinkMessage::NewLink(LinkMacVlan::new("over", 2, MacVlanMode::Bridge).build()))
+        },
+    },
+    Trial {
+        name: "ipvlan",
+        is_needed: false,
+        cost: "no network of driver ipvlan can be made",
+        option: "CONFIG_IPVLAN",
+        run: || {
+            make(link(InfoKind::Veth))?;
+            let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::IpVlan);
+            make(RouteNetlinkMessage::NewLink(builder.name("over").link(2).build()))
+        },
+    },
+    Trial {
+        name: "802.1q",
+        is_needed: false,
+        cost: "no network of driver macvlan or ipvlan on a tagged VLAN can be made",
+        option: "CONFIG_VLAN_8021Q",
+        run: || {
+            make(link(InfoKind::Veth))?;
+            make(RouteNetlinkMessage::NewLink(rtnetlink::LinkVlan::new("over", 2, 7).build()))
+        },
+    },
+    Trial {
+        name: "ifb",
+        is_needed: false,
+        cost: "what a container sends cannot be limited (--driver-opt egress-rate)",
+        option: "CONFIG_IFB",
+        run: || make(link(InfoKind::Ifb)),
+    },
+    Trial {
+        name: "wireguard",
+        is_needed: false,
+        cost: "networks that span hosts cannot be encrypted with it",
+        option: "CONFIG_WIREGUARD",
+        run: || make(link(InfoKind::Wireguard)),
+    },
+];
+
+/// Tries everything.
+#[must_use]
+pub fn probe() -> Vec<Feature> {
+    TRIALS.iter().map(tried).collect()
+}
+
+/// In a namespace of its own, which ends with the thread that is in it.
+fn tried(trial: &'static Trial) -> Feature {
+    let inside = || {
+        // SAFETY: this thread alone changes its network namespace, and ends.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        (trial.run)()
+    };
+    let lost = || Err(Refusal::because(libc::EAGAIN, "it could not be tried"));
+    let result = thread::Builder::new()
+        .spawn(inside)
+        .map_or_else(|_| lost(), |thread| thread.join().unwrap_or_else(|_| lost()));
+    let Trial { name, is_needed, cost, option, .. } = *trial;
+    Feature { name, is_needed, cost, option, lacking: result.err().map(|refusal| refusal.to_string()) }
+}
+
+fn link(kind: InfoKind) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind);
+    RouteNetlinkMessage::NewLink(builder.name("probe").build())
+}
+
+fn make(message: RouteNetlinkMessage) -> Result<(), Refusal> {
+    let mut requests = Requests::default();
+    requests.push(request(message), NLM_F_CREATE | NLM_F_EXCL);
+    Route::open()?.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
+}
+
+/// rnet's own ruleset, as it is made on a host.
+fn whole_ruleset() -> Result<(), Refusal> {
+    Nft::open()?
+        .run(&firewall::create(&TableName::default(), Scope::Host, 0))
+        .map_err(|rejected| rejected.refusal)
+}
