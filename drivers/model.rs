@@ -13,7 +13,7 @@ use core::{fmt, net::IpAddr, str::FromStr};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::port::Publication;
+use crate::port::{PortMapping, Publication};
 
 /// A text that is not what it should be: what it should be, the text, and why it is not.
 ///
@@ -566,9 +566,15 @@ pub struct Endpoint {
     /// Its published ports.
     #[serde(default)]
     pub ports: Vec<Publication>,
+    /// Ports that the container has by another of its endpoints, to be published here when that one goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spare: Vec<PortMapping>,
     /// Other names of the container on this network.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The name servers that its container was given; the host's where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
     /// Options of the driver for this endpoint, as given.
     #[serde(default)]
     pub options: BTreeMap<String, String>,

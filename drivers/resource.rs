@@ -248,6 +248,12 @@ pub enum Member {
         /// The address.
         address: IpAddr,
     },
+    /// The members of the bridge ask the host for names: also where they have no way out, and where the port of names
+    /// is published.
+    Named {
+        /// The bridge.
+        link: InterfaceName,
+    },
     /// rnet itself made the host a router for its networks: for strangers it stays none.
     Guard {
         /// Of which family.
@@ -619,6 +625,7 @@ impl fmt::Display for Member {
             Self::Open { address, protocol, ports } => {
                 write!(f, "firewall: open {}/{protocol}", socket_text(*address, &ports.to_string()))
             }
+            Self::Named { link } => write!(f, "firewall: members of {link} may ask the host for names"),
             Self::Gateway { link, address } => write!(f, "firewall: {address} answers on {link} only"),
             Self::Pinned { link, mac } => write!(f, "firewall: {link} sends as {mac} only"),
             Self::Address { link, address } => write!(f, "firewall: {link} sends as {address} only"),

@@ -19,6 +19,7 @@ tests! {
     addresses_and_macs_are_asked_for_in_every_way,
     a_container_has_two_interfaces_on_one_network,
     a_container_on_two_networks_keeps_its_ports_on_the_other,
+    a_port_of_a_container_stays_with_it_when_it_leaves_one_of_its_networks,
     a_restarted_container_is_added_again,
     check_names_what_differs,
     gc_takes_what_is_not_valid_and_nothing_else,
@@ -308,6 +309,26 @@ fn a_container_on_two_networks_keeps_its_ports_on_the_other(lab: &Lab) {
     lab.tcp(&lab.lan, "192.0.2.1:8081").answered_by(&web);
     lab.no_tcp(&lab.lan, "192.0.2.1:8080");
     Call::new(lab, "DEL", &web, &red).with("CNI_IFNAME", "eth1").ok();
+    lab.rn("network rm blue red").ok();
+}
+
+fn a_port_of_a_container_stays_with_it_when_it_leaves_one_of_its_networks(lab: &Lab) {
+    // As podman does it: the same ports for each of a container's networks.
+    let blue = with(blue(lab), "runtimeConfig", ports(8080));
+    lab.rn("network create --subnet 10.84.0.0/24 red").ok();
+    let red = json!({ "cniVersion": "1.1.0", "name": "more", "type": "rnet", "network": "red", "runtimeConfig": ports(8080) });
+    let [web, db] = ["web", "db"].map(|name| lab.namespace(name));
+    Call::new(lab, "ADD", &web, &blue).ok();
+    Call::new(lab, "ADD", &web, &red).with("CNI_IFNAME", "eth1").ok();
+    Call::new(lab, "CHECK", &web, &red).with("CNI_IFNAME", "eth1").ok();
+    Call::new(lab, "ADD", &db, &red).refused(100, &["8080/tcp", "cni:web", "blue"]);
+    lab.listen_tcp(&web, "0.0.0.0:80");
+    lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
+    Call::new(lab, "DEL", &web, &blue).ok();
+    assert_eq!(lab.endpoint("red", "cni:web")["Ports"]["80/tcp"][0]["HostPort"], "8080");
+    lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
+    Call::new(lab, "DEL", &web, &red).with("CNI_IFNAME", "eth1").ok();
+    lab.no_tcp(&lab.lan, "192.0.2.1:8080");
     lab.rn("network rm blue red").ok();
 }
 

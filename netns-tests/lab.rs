@@ -567,9 +567,19 @@ fn own_file_system() -> rustix::io::Result<()> {
     for folder in ["/run/netns", "/run/lab"] {
         fs::create_dir(folder).map_err(to_errno)?;
     }
+    own_etc()?;
     mount_bind_recursive("/run/netns", "/run/netns")?;
     mount_change("/run/netns", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
     use_resolver("nameserver 192.0.2.254\n")
+}
+
+/// What a host has in /etc, and what a test adds goes with it.
+fn own_etc() -> rustix::io::Result<()> {
+    for folder in ["/run/lab/etc", "/run/lab/etc-work"] {
+        fs::create_dir(folder).map_err(to_errno)?;
+    }
+    let options = c"lowerdir=/etc,upperdir=/run/lab/etc,workdir=/run/lab/etc-work";
+    mount("overlay", "/etc", "overlay", MountFlags::empty(), options)
 }
 
 /// Puts a file of our own over `/etc/resolv.conf`, also where that is a link into the /run that is now empty.

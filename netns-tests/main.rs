@@ -14,6 +14,7 @@ mod bridge;
 mod churn;
 mod cni;
 mod cni_chain;
+mod cni_clients;
 mod cni_names;
 mod cni_plugin;
 mod command;
@@ -32,6 +33,7 @@ mod limits;
 mod many;
 mod model;
 mod naive;
+mod names;
 mod overlay;
 mod publish;
 mod records;
@@ -63,12 +65,14 @@ fn main() -> ExitCode {
         model::TESTS,
         events::TESTS,
         agent::TESTS,
+        names::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
         cni::TESTS,
         cni_names::TESTS,
         cni_chain::TESTS,
+        cni_clients::TESTS,
         sweep::TESTS,
         overlay::by_hand::TESTS,
         overlay::cluster::TESTS,

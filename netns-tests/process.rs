@@ -164,7 +164,7 @@ fn run_detached(spec: &Spec) -> Result<u8, Box<dyn Error>> {
 fn run_exec(target: &str, options: &Options<'_>, command: &[String]) -> Result<u8, Box<dyn Error>> {
     let target = match target.parse() {
         Ok(pid) => Target::process(pid)?,
-        Err(_) => Target::Namespace(fs::File::open(target)?.into()),
+        Err(_) => Target::Namespace(fs::File::open(target)?.into(), None),
     };
     let (program, args) = words(command);
     let directory = options.get("directory").map(PathBuf::from);

@@ -118,7 +118,7 @@ fn mounts() -> Vec<String> {
 
 /// The files that rnet keeps; who the host is and locks may stay, empty folders as well.
 fn files() -> Vec<String> {
-    let folders = ["/run/rnet", "/var/lib/rnet"];
+    let folders = ["/run/rnet", "/var/lib/rnet", "/etc/netns"];
     let paths = folders.iter().flat_map(|folder| walk(Path::new(folder)));
     paths.filter(|path| !may_stay(path)).map(|path| path.display().to_string()).collect()
 }

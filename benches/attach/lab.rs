@@ -66,7 +66,12 @@ fn host(containers: usize) -> Done {
         mount("bench", folder, "tmpfs", MountFlags::empty(), None)
             .map_err(|error| format!("tmpfs on {folder}: {error}"))?;
     }
-    fs::create_dir("/run/netns").map_err(|error| format!("/run/netns: {error}"))?;
+    for folder in ["/run/netns", "/run/etc", "/run/etc-work"] {
+        fs::create_dir(folder).map_err(|error| format!("{folder}: {error}"))?;
+    }
+    let options = c"lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc-work";
+    mount("overlay", "/etc", "overlay", MountFlags::empty(), options)
+        .map_err(|error| format!("an /etc of its own: {error}"))?;
     // A host whose loopback is down is none.
     run(Command::new("/usr/sbin/ip").args(["link", "set", "lo", "up"]))?;
     let home = File::open("/proc/thread-self/ns/net").map_err(|error| error.to_string())?;

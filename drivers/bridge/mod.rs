@@ -205,6 +205,9 @@ pub(crate) fn firewall_members(network: &Network, settings: &Settings) -> Vec<Re
             members.push(Member::Masquerade { link: link(), family });
         }
     }
+    if settings.dns && !gateway_addresses(network, settings).is_empty() {
+        members.push(Member::Named { link: link() });
+    }
     for address in gateway_addresses(network, settings) {
         members.push(Member::Gateway { link: link(), address: address.ip() });
     }

@@ -66,9 +66,11 @@ fn endpoint(network: &Network, ports: &[&str]) -> Endpoint {
         gateway_priority: 0,
         routes: Vec::new(),
         tuning: Default::default(),
+        spare: Vec::new(),
         gateways: network.pools.iter().filter_map(|pool| pool.gateway).collect(),
         ports: Vec::new(),
         aliases: Vec::new(),
+        dns: Vec::new(),
         options: BTreeMap::new(),
     };
     for port in ports {

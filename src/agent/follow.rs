@@ -75,7 +75,7 @@ impl Follower {
         let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(failed)?;
         let mut follower = Self { queue, depth, watched: HashMap::new(), store: store.clone() };
         follower.watch(&folder, Watched::All).map_err(failed)?;
-        follower.watch_networks()?;
+        follower.watch_networks();
         Ok(follower)
     }
 
@@ -139,11 +139,12 @@ impl Follower {
         changes.extend(change.filter(|change| changes.last() != Some(change)));
     }
 
-    fn watch_networks(&mut self) -> Result<(), Error> {
-        for id in self.store.network_ids()? {
-            self.watch_network(&id);
+    /// Follows every network that is recorded now; needed again only where more happened than the kernel could queue.
+    pub fn watch_networks(&mut self) {
+        match self.store.network_ids() {
+            Ok(ids) => ids.iter().for_each(|id| self.watch_network(id)),
+            Err(error) => tracing::error!("{error}"),
         }
-        Ok(())
     }
 
     /// A directory that is gone again needs no watch.

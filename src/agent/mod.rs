@@ -19,6 +19,7 @@
 
 mod confine;
 pub mod follow;
+pub mod names;
 pub mod overlay;
 pub mod part;
 pub mod start;

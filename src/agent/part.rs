@@ -20,7 +20,10 @@ use super::{confine, wire};
 use crate::{config::Config, error::Error, store::Store};
 
 /// Every part, in the order in which they are started.
-pub static PARTS: [&Part; 1] = [&super::overlay::PART];
+pub static PARTS: [&Part; 2] = [&super::names::PART, &super::overlay::PART];
+
+/// What the process of the part that answers names is called.
+pub const RESOLVER: &str = "rnet-names";
 
 /// A part, as the agent knows it.
 pub struct Part {
@@ -62,7 +65,8 @@ pub fn is_wanted_for(network: &Network) -> bool {
 }
 
 /// The requests of the agent: [`Value`]s, each of which must be answered with one. The first is always
-/// `{"do":"sync"}`, and answering it says that the part is ready.
+/// `{"do":"sync"}`, and answering it says that the part is ready. An answer `{"failed":"why"}` is told to who asked,
+/// and the part goes on.
 pub struct Requests {
     lines: BufReader<OwnedReadHalf>,
     answers: OwnedWriteHalf,
@@ -113,6 +117,9 @@ pub fn be(name: &str, store: Store, config: Config) -> Result<(), Error> {
         .iter()
         .find(|part| part.name == name)
         .ok_or_else(|| Error::agent(format!("there is no part {}", crate::error::shown(name))))?;
+    if let Ok(called) = std::ffi::CString::new(format!("rnet-{name}")) {
+        let _ = rustix::thread::set_name(&called);
+    }
     confine::bound(part.needs).map_err(failed)?;
     confine::keep(part.needs).map_err(failed)?;
     confine::no_new_privileges().map_err(failed)?;

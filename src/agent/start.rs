@@ -41,7 +41,7 @@ pub fn turn(store: &Store, stay: Stay) -> Result<Turn, Error> {
             return Ok(Turn::Mine(lock));
         }
         match (ask(store, &Request::Status)?, stay) {
-            (Some(Reply::Done(_)), Stay::WhileWanted) => return Ok(Turn::Taken),
+            (Some(Reply::Done(_)), Stay::WhileWanted | Stay::UntilDone) => return Ok(Turn::Taken),
             (Some(Reply::Done(status)), Stay::Always) => {
                 if status["stays"] == Value::Bool(true) {
                     return Err(Error::agent(format!("it runs already, as process {}", status["pid"])));

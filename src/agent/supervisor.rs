@@ -43,8 +43,10 @@ const PROVEN: Duration = Duration::from_secs(10);
 /// When the agent ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stay {
-    /// When there was a network that needs it, and there is none any more.
+    /// When no network needs it.
     WhileWanted,
+    /// When a network needed it, and none does any more.
+    UntilDone,
     /// Never.
     Always,
 }
@@ -80,20 +82,19 @@ pub fn serve(
             program,
             config,
             begun: Instant::now(),
-            had_work: Cell::new(false),
+            had_work: Cell::new(stay == Stay::WhileWanted),
             parts: Mutex::new(PARTS.iter().map(|part| Slot::of(part)).collect()),
             ended,
             stop: Notify::new(),
         });
         let mut follower = Follower::new(store, Depth::Networks)?;
         let listener = listen(store)?;
-        if let Err(reason) = agent.sync().await {
-            tracing::error!("{reason}");
-        }
+        let done = agent.look_again().await;
         ready();
-        let result = agent.serve(&listener, &mut follower, &mut endings).await;
+        let result = if done { Ok(()) } else { agent.serve(&listener, &mut follower, &mut endings).await };
         store.remove_agent_socket()?;
         agent.end_parts().await;
+        store.remove_agent_lock()?;
         result.map_err(failed)
     });
     drop(lock);
@@ -195,7 +196,7 @@ impl Agent {
     }
 
     fn may_leave(&self) -> bool {
-        self.stay == Stay::WhileWanted && self.had_work.get()
+        self.stay != Stay::Always && self.had_work.get()
     }
 
     /// Starts what is wanted, ends what is not, and lets the rest act upon what is recorded. Whether any is wanted.
@@ -209,7 +210,9 @@ impl Agent {
             if (slot.part.is_always)(&self.config) || networks.iter().any(wanted) {
                 any = true;
                 let synced = self.ask(slot, &json!(Request::Sync)).await;
-                trouble.extend(synced.err().map(|reason| format!("part {}: {reason}", slot.part.name)));
+                let reason = synced.map(|answer| answer["failed"].as_str().map(str::to_owned));
+                let reason = reason.unwrap_or_else(Some);
+                trouble.extend(reason.map(|reason| format!("{}: {reason}", slot.part.name)));
             } else {
                 slot.end().await;
             }

@@ -30,6 +30,8 @@ const VARIABLE: &str = "RNET_AGENT";
 
 pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result<u8, Failure> {
     Held::none();
+    // What is started as /proc/self/exe would be called "exe" by everybody.
+    let _ = rustix::thread::set_name(c"rnet");
     let store = context.store()?;
     if let Some(name) = &args.part {
         let config = config(&store, args)?;
@@ -46,7 +48,8 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
     if args.stop {
         return stop(&store);
     }
-    let begin = Begin { program: program(context, args), config: config(&store, args)? };
+    let stay = if args.while_wanted { Stay::WhileWanted } else { Stay::UntilDone };
+    let begin = Begin { stay, program: program(context, args), config: config(&store, args)? };
     if args.foreground { in_foreground(&store, begin) } else { in_background(&store, begin) }
 }
 
@@ -66,6 +69,7 @@ fn stop(store: &Store) -> Result<u8, Failure> {
 
 /// What an agent begins with.
 struct Begin {
+    stay: Stay,
     program: Program,
     config: Config,
 }
@@ -103,7 +107,7 @@ fn in_background(store: &Store, begin: Begin) -> Result<u8, Failure> {
             Ok(_) => Ok(0),
             Err(failure) => Err(Failure::new(failure.line).code(failure.code)),
         },
-        Detached::Watcher(watcher) => match turn(store, Stay::WhileWanted) {
+        Detached::Watcher(watcher) => match turn(store, begin.stay) {
             Ok(Turn::Mine(lock)) => Ok(serve_behind(store, begin, lock, watcher)),
             Ok(Turn::Taken) => {
                 watcher.started("");
@@ -122,8 +126,8 @@ fn serve_behind(store: &Store, begin: Begin, lock: Lock, watcher: Watcher) -> u8
         }
     };
     let _ = std::env::set_current_dir("/");
-    let Begin { program, config } = begin;
-    match (supervisor::serve(store, lock, Stay::WhileWanted, program, config, ready), watcher) {
+    let Begin { stay, program, config } = begin;
+    match (supervisor::serve(store, lock, stay, program, config, ready), watcher) {
         (Ok(()), _) => 0,
         (Err(error), Some(watcher)) => give_up(watcher, &error),
         (Err(error), None) => {
@@ -211,7 +215,12 @@ fn ensure(context: &Context, store: &Store) -> Result<(), Failure> {
         return Ok(());
     }
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("rnet").args(words(context)).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .arg0("rnet")
+        .args(words(context))
+        .arg("--while-wanted")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let output = command.stderr(Stdio::piped()).output();
     let output = output.map_err(|error| Failure::new(format!("the agent cannot be started: {error}")))?;
     if !output.status.success() {

@@ -528,6 +528,9 @@ pub(crate) struct Agent {
     /// This host's name for others
     #[arg(long, env = "RNET_HOST_NAME", value_name = "NAME", hide_env_values = true)]
     pub(crate) host_name: Option<String>,
+    /// Leave when no network needs it
+    #[arg(long, hide = true)]
+    pub(crate) while_wanted: bool,
     /// Be a part of an agent that is heard on standard input
     #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
     pub(crate) part: Option<String>,

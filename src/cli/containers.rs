@@ -48,7 +48,11 @@ pub(super) fn run_inside(context: &Context, args: args::Exec) -> Result<u8, Fail
             let pid = state.pid().ok_or_else(|| not_running(&state))?;
             Target::process(pid).map_err(|_| not_running(&state))?
         }
-        None => Target::Namespace(container.open(None, rnet.kernel())?.0.into()),
+        None => {
+            let own = rnet.store().names_dir(&container.key()).join("resolv.conf");
+            let netns = container.open(None, rnet.kernel())?.0;
+            Target::Namespace(netns.into(), own.exists().then_some(own))
+        }
     };
     drop(rnet);
     Ok(exec(&target, &command)?)

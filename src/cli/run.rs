@@ -60,6 +60,15 @@ struct Wanted {
     command: Vec<OsString>,
 }
 
+impl Wanted {
+    /// The others find it by its hostname too, as in Docker.
+    fn hostname_alias(&self) -> Option<String> {
+        let hostname = self.hostname.to_string();
+        let other = hostname != self.name.as_str() && hostname != self.id.short();
+        other.then_some(hostname).filter(|name| crate::verbs::check_alias(name).is_ok())
+    }
+}
+
 /// Runs a container; returns its exit code, or at once where it is detached.
 pub(super) fn run(context: &Context, args: args::Run) -> Result<u8, Failure> {
     let failed = |failure: Failure| if failure.code == 1 { failure.code(FAILED) } else { failure };
@@ -237,7 +246,9 @@ fn connect_all(rnet: &mut Rnet<Linux>, wanted: &Wanted, held: &Held) -> Result<V
         Attachment::Networks(list) => {
             let mut connected = Vec::new();
             for connect in list {
-                let connect = Connect { process: Some((held.pid(), wanted.id)), ..connect.clone() };
+                let mut connect = Connect { process: Some((held.pid(), wanted.id)), ..connect.clone() };
+                connect.dns.clone_from(&wanted.dns.servers);
+                connect.aliases.extend(wanted.hostname_alias());
                 connected.push(rnet.connect(&connect, Mode::Do)?);
             }
             Ok(connected)
@@ -261,7 +272,8 @@ fn write_files(rnet: &mut Rnet<Linux>, wanted: &Wanted, connected: &[Connected])
     let names = |one: &Connected| {
         let mut names = vec![wanted.hostname.to_string()];
         names.extend((wanted.name.as_str() != wanted.hostname.as_str()).then(|| wanted.name.to_string()));
-        names.extend(one.endpoint.aliases.iter().cloned());
+        names
+            .extend(one.endpoint.aliases.iter().filter(|alias| **alias != wanted.hostname.as_str()).cloned());
         names
     };
     let addresses = |one: &Connected| {
@@ -275,11 +287,9 @@ fn write_files(rnet: &mut Rnet<Linux>, wanted: &Wanted, connected: &[Connected])
         host_gateway: gateways.collect(),
         endpoints: connected.iter().flat_map(addresses).collect(),
     });
-    let host_text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-    let dns = DnsOptions { ipv6, ..wanted.dns.clone() };
-    let resolv = files::resolv_conf(&String::from_utf8_lossy(&host_text), &dns);
     rnet.store().set_container_text(key, "hosts", &hosts)?;
-    rnet.store().set_container_text(key, "resolv.conf", &resolv)?;
+    let networks: Vec<_> = connected.iter().map(|one| &one.network).collect();
+    rnet.write_resolv_conf(key, &networks, &DnsOptions { ipv6, ..wanted.dns.clone() })?;
     rnet.store().set_container_text(key, "hostname", &format!("{}\n", wanted.hostname))?;
     Ok(())
 }

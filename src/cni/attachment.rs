@@ -196,6 +196,9 @@ pub(super) fn connect(
         made |= meant.ensure(rnet)?;
         if let Some(network) = meant.find(rnet)? {
             choose_name(rnet, &network, &mut wanted, request)?;
+            let ports =
+                std::mem::take(&mut wanted.ports).into_iter().chain(std::mem::take(&mut wanted.spare));
+            (wanted.ports, wanted.spare) = rnet.part_ports(&network, &wanted.container, ports.collect())?;
         }
         match rnet.connect(&wanted, Mode::Do) {
             Ok(connected) => return Ok(connected),
@@ -270,7 +273,8 @@ pub(super) fn disconnect(rnet: &mut Rnet<Linux>, meant: &str, request: &Request)
         return Ok(());
     }
     match rnet.disconnect(meant, &name, Mode::Do) {
-        Ok(_) | Err(Error::NotConnected { .. } | Error::NetworkNotFound { .. }) => Ok(()),
+        Ok(_) => Ok(rnet.use_spare(&name)?),
+        Err(Error::NotConnected { .. } | Error::NetworkNotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -313,7 +317,7 @@ fn remembered_otherwise(endpoint: &Endpoint, request: &Request) -> Result<Vec<St
             missing.map(|ip| format!("{interface}: prevResult has {}, which rnet did not give", ip.address)),
         );
     }
-    for mapping in ports(request)? {
+    for mapping in ports(request)?.into_iter().filter(|port| !endpoint.spare.contains(port)) {
         let is_there = endpoint.ports.iter().any(|port| {
             Some(port.host_ports) == mapping.host_ports
                 && port.target_ports == mapping.container_ports

@@ -65,7 +65,9 @@ impl Plugin for Chained {
         if rnet.reconfigure(&network, &change.network)? {
             network = rnet.network(network.name.as_str())?;
         }
-        rnet.extend(&network, &container, &change.more)?;
+        let mut more = change.more.clone();
+        (more.ports, more.spare) = rnet.part_ports(&network, &container, more.ports)?;
+        rnet.extend(&network, &container, &more)?;
         let Some(mut outcome) = request.config.previous()? else { return Ok(passed_on) };
         let before = outcome.clone();
         (self.result)(&mut outcome, &change, request);
@@ -80,6 +82,9 @@ impl Plugin for Chained {
             && has(&state, less)
         {
             rnet.reduce(&network, &container, less)?;
+            if less == Less::Ports {
+                rnet.use_spare(&container)?;
+            }
         }
         Ok(())
     }
@@ -123,7 +128,7 @@ fn unknown(request: &Request) -> Failure {
 
 fn has(state: &EndpointState, less: Less) -> bool {
     match less {
-        Less::Ports => !state.endpoint.ports.is_empty(),
+        Less::Ports => !state.endpoint.ports.is_empty() || !state.endpoint.spare.is_empty(),
         Less::Tuning => !state.endpoint.tuning.is_empty(),
         Less::Limits => !state.endpoint.options.is_empty(),
     }

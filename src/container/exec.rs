@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::{
     SpawnError,
-    child::{Directory, Network, Place, Program, Recipe},
+    child::{Bind, Directory, Network, Place, Presence, Program, Recipe},
     options::User,
     report::Labels,
     spawn::{environment, executable, identity, path_string, start},
@@ -22,8 +22,9 @@ use super::{
 pub enum Target {
     /// In the network, mount and UTS namespaces of a process, named by a pidfd.
     Process(OwnedFd),
-    /// In a network namespace alone, with a /sys that shows it, as `ip netns exec` does.
-    Namespace(OwnedFd),
+    /// In a network namespace alone, with a /sys that shows it, as `ip netns exec` does; with a resolv.conf of its own,
+    /// if it has one.
+    Namespace(OwnedFd, Option<PathBuf>),
 }
 
 impl Target {
@@ -66,10 +67,17 @@ fn recipe<'a>(target: &'a Target, command: &Command) -> Result<Recipe<'a>, Spawn
     Ok(Recipe {
         place: match target {
             Target::Process(process) => Place::Of(process.as_fd()),
-            Target::Namespace(namespace) => Place::Own(Network::Join(namespace.as_fd())),
+            Target::Namespace(namespace, _) => Place::Own(Network::Join(namespace.as_fd())),
         },
         hostname: None,
-        binds: Vec::new(),
+        binds: match target {
+            Target::Namespace(_, Some(path)) => vec![Bind {
+                source: path_string(path)?,
+                target: c"/etc/resolv.conf",
+                presence: Presence::Needed,
+            }],
+            Target::Namespace(_, None) | Target::Process(_) => Vec::new(),
+        },
         sysctls: Vec::new(),
         output: None,
         identity: command.user.map(identity),
@@ -93,8 +101,9 @@ fn labels(target: &Target, command: &Command) -> Labels {
         program: command.program.to_string_lossy().into_owned(),
         place: match target {
             Target::Process(_) => "join the container's namespaces",
-            Target::Namespace(_) => "join the network namespace",
+            Target::Namespace(..) => "join the network namespace",
         },
+        files: vec!["/etc/resolv.conf"],
         user: command.user.map(|user| user.to_string()).unwrap_or_default(),
         directory: command.directory.as_deref().unwrap_or("".as_ref()).display().to_string(),
         ..Labels::default()

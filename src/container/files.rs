@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, net::IpAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::options::{ExtraAddress, ExtraHost, is_host_file_name};
 
 /// What /etc/hosts is made from.
@@ -18,7 +20,7 @@ pub struct HostsInput {
 }
 
 /// Whether a container has IPv6.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family6 {
     /// It has.
     #[default]
@@ -63,7 +65,7 @@ fn line(text: &mut String, ip: IpAddr, names: &[String]) {
 }
 
 /// What the user or the network says about DNS. What is given replaces what the host has, kind by kind.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsOptions {
     /// `--dns`; the host's unless given. May be on loopback: then it is the container's.
     pub servers: Vec<IpAddr>,
@@ -99,6 +101,11 @@ pub fn resolv_conf(host_text: &str, dns: &DnsOptions) -> String {
     directive(&mut text, "search", chosen(&dns.search, host.search), MAX_SEARCH);
     directive(&mut text, "options", chosen(&dns.options, host.options), MAX_OPTIONS);
     text
+}
+
+/// The name servers that a resolv.conf names, in its order; those with a scope are left out.
+pub fn name_servers(text: &str) -> Vec<IpAddr> {
+    Host::read(text).servers
 }
 
 /// What a resolv.conf says.
@@ -145,7 +152,7 @@ fn servers(host: &Host<'_>, dns: &DnsOptions) -> Vec<IpAddr> {
 }
 
 /// 127/8 and ::1, in the container, are the container; so is 0.0.0.0.
-fn is_the_hosts_own(ip: IpAddr) -> bool {
+pub fn is_the_hosts_own(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip.is_loopback() || ip.is_unspecified()
 }

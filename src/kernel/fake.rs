@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{Family, InterfaceName, Member, Place, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, InterfaceName, Member, Name, Place, PortRange, Protocol, Resource};
 
 use super::{Failed, Kernel, Known, Refusal, Stray, TableName, Underlay};
 use crate::plan::{Plan, Step};
@@ -35,6 +35,8 @@ pub struct Fake {
     pub routed: Vec<IpNetwork>,
     /// Ports on which processes of the host listen.
     pub listening: Vec<(IpAddr, u16, Protocol)>,
+    /// The folders that named namespaces see in /etc.
+    pub lent: BTreeMap<String, PathBuf>,
     /// Sandboxes, each a host of its own.
     pub sandboxes: BTreeMap<InterfaceName, Fake>,
 }
@@ -453,6 +455,19 @@ impl Kernel for Fake {
     }
 
     fn use_tables(&mut self, _: TableName) {}
+
+    fn lend_files(&mut self, name: &Name, folder: &Path) -> Result<bool, Refusal> {
+        Ok(self.lent.entry(name.to_string()).or_insert_with(|| folder.to_owned()) == folder)
+    }
+
+    fn take_back_files(&mut self, name: &Name, folder: &Path) -> Result<(), Refusal> {
+        self.lent.retain(|other, leads| other != name.as_str() || leads != folder);
+        Ok(())
+    }
+
+    fn take_back_dead_files(&mut self, folder: &Path) {
+        self.lent.retain(|_, leads| !leads.starts_with(folder) || leads.exists());
+    }
 
     fn host_identity(&self) -> Identity {
         Self::HOST

@@ -10,7 +10,9 @@ use std::{
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Balanced, Family, InterfaceName, Place, PortRange, Protocol, Publication, Resource};
+use rnetkit_drivers::{
+    Balanced, Family, InterfaceName, Name, Place, PortRange, Protocol, Publication, Resource,
+};
 
 use super::{
     Failed, Kernel, Known, Netns, Refusal, Underlay, address,
@@ -18,6 +20,7 @@ use super::{
     conntrack::{self, Change},
     find::{self, Sight, Stray},
     firewall::{self, Batch, Limits, Nft, Outcome, Rejected, Scope, TableName, balance},
+    lent,
     link::{self, Link, Veth},
     listeners, neighbour,
     netlink::{Requests, Route},
@@ -295,14 +298,7 @@ impl<'a> Run<'a> {
                 let index = self.index(Place::Host, link)?;
                 self.request(Place::Host, shape::set_rate(index, *rate, *burst), shape::CREATE)?;
             }
-            Resource::Port { link, alias, isolated, hairpin, pinned } => {
-                let index = self.index(Place::Host, link)?;
-                self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
-                if let Some(mac) = pinned {
-                    self.request(Place::Host, neighbour::add_static(index, *mac), NLM_F_CREATE | NLM_F_EXCL)?;
-                }
-                self.request(Place::Host, link::set_alias(index, alias), 0)?;
-            }
+            Resource::Port { .. } => self.set_port(resource, NLM_F_CREATE | NLM_F_EXCL)?,
             Resource::Setting { place, link, setting } => match place {
                 Place::Host => self.now(|| sysctl::apply(link, *setting))?,
                 Place::Container => {
@@ -384,6 +380,17 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Sets how the bridge treats a port. `flags`: whether what is behind it may be known already.
+    fn set_port(&mut self, resource: &Resource, flags: u16) -> Result<(), Failed> {
+        let Resource::Port { link, alias, isolated, hairpin, pinned } = resource else { return Ok(()) };
+        let index = self.index(Place::Host, link)?;
+        self.request(Place::Host, link::set_port(index, *isolated, *hairpin, pinned.is_some()), 0)?;
+        if let Some(mac) = pinned {
+            self.request(Place::Host, neighbour::add_static(index, *mac), flags)?;
+        }
+        self.request(Place::Host, link::set_alias(index, alias), 0)
     }
 
     /// Steps of one sandbox, one after the other: they are run there by a kernel of its own.
@@ -483,7 +490,13 @@ impl<'a> Run<'a> {
                 let message = RouteNetlinkMessage::NewRoute(route::default(*gateway, index));
                 self.request(Place::Container, message, route::REPLACE)
             }
-            Resource::Port { .. } | Resource::Neighbour { .. } | Resource::Remote { .. } => self.create(to),
+            Resource::Port { pinned, .. } => {
+                // What is behind it is known already, unless it is to be another.
+                let same =
+                    !matches!(from, Resource::Port { pinned: Some(before), .. } if Some(*before) != *pinned);
+                self.set_port(to, if same { route::REPLACE } else { NLM_F_CREATE | NLM_F_EXCL })
+            }
+            Resource::Neighbour { .. } | Resource::Remote { .. } => self.create(to),
             Resource::Inside { .. } => {
                 self.in_sandbox(&[Step::Change { from: from.clone(), to: to.clone() }])
             }
@@ -995,6 +1008,18 @@ impl Kernel for Linux {
 
     fn use_tables(&mut self, table: TableName) {
         self.table = table;
+    }
+
+    fn lend_files(&mut self, name: &Name, folder: &Path) -> Result<bool, Refusal> {
+        lent::lend(name, folder)
+    }
+
+    fn take_back_files(&mut self, name: &Name, folder: &Path) -> Result<(), Refusal> {
+        lent::take_back(name, folder)
+    }
+
+    fn take_back_dead_files(&mut self, folder: &Path) {
+        lent::take_back_dead(folder);
     }
 
     fn host_identity(&self) -> (u64, u64) {

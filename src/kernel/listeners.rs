@@ -6,6 +6,7 @@ use rnetkit_drivers::{PortRange, Protocol};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
 use super::Refusal;
+use crate::agent::part::RESOLVER;
 
 /// Up to so many ports are tried one by one; for more the kernel's table is read.
 const TRIED: u32 = 32;
@@ -22,6 +23,7 @@ pub(super) fn find(
     one_by_one(address, PortRange::one(ports.first), protocol)?;
     let taken =
         sockets(protocol).into_iter().filter(|socket| ports.contains(socket.port) && socket.meets(address));
+    let taken = taken.filter(|socket| !is_resolver(socket.inode));
     Ok(taken.min_by_key(|socket| socket.port).map(|socket| (socket.port, process(socket.inode))))
 }
 
@@ -32,11 +34,16 @@ fn one_by_one(
 ) -> Result<Option<(u16, String)>, Refusal> {
     for port in ports.first..=ports.last {
         if !is_free(address, port, protocol)? {
-            let socket =
-                sockets(protocol).into_iter().find(|socket| socket.port == port && socket.meets(address));
+            let (ours, others): (Vec<Bound>, Vec<Bound>) = sockets(protocol)
+                .into_iter()
+                .filter(|socket| socket.port == port && socket.meets(address))
+                .partition(|socket| is_resolver(socket.inode));
+            if others.is_empty() && !ours.is_empty() {
+                continue;
+            }
             return Ok(Some((
                 port,
-                socket.map_or_else(|| "a process of the host".to_owned(), |socket| process(socket.inode)),
+                others.first().map_or_else(|| "a process of the host".to_owned(), |one| process(one.inode)),
             )));
         }
     }
@@ -142,9 +149,18 @@ fn hex_address(text: &str) -> Option<IpAddr> {
 
 /// The process that has the socket open: `python3 (pid 4242)`.
 fn process(inode: u64) -> String {
-    let unknown = || "a process of the host".to_owned();
-    let Ok(processes) = fs::read_dir("/proc") else { return unknown() };
-    for entry in processes.flatten() {
+    let named =
+        |(pid, name): (u32, String)| format!("{} (pid {pid})", rnetkit_drivers::model::Escaped(&name));
+    owner(inode).map_or_else(|| "a process of the host".to_owned(), named)
+}
+
+/// Whether a socket is the resolver's: heard on the bridges of networks only, and what is published passes it.
+fn is_resolver(inode: u64) -> bool {
+    owner(inode).is_some_and(|(_, name)| name == RESOLVER)
+}
+
+fn owner(inode: u64) -> Option<(u32, String)> {
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
@@ -153,10 +169,10 @@ fn process(inode: u64) -> String {
             fs::metadata(file.path()).is_ok_and(|data| data.ino() == inode && is_socket(&file.path()))
         }) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            return format!("{} (pid {pid})", rnetkit_drivers::model::Escaped(name.trim()));
+            return Some((pid, name.trim().to_owned()));
         }
     }
-    unknown()
+    None
 }
 
 fn is_socket(path: &std::path::Path) -> bool {

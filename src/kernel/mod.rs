@@ -7,6 +7,7 @@ mod conntrack;
 mod fake;
 mod find;
 mod firewall;
+mod lent;
 mod link;
 mod linux;
 mod listen;
@@ -33,7 +34,7 @@ pub use linux::{Deletion, Linux};
 pub use listen::{Heard, HeardLink, Listener, TableChange, Transaction};
 pub use netns::Netns;
 pub use probe::{Feature, probe};
-use rnetkit_drivers::{Family, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, Name, PortRange, Protocol, Resource};
 pub use survey::{MarkedLink, Survey};
 
 use crate::{
@@ -228,6 +229,22 @@ pub trait Kernel {
 
     /// From now on rnet's tables have this name.
     fn use_tables(&mut self, table: TableName);
+
+    /// Lets programs in the named namespace see the files of that folder in /etc (`ip-netns(8)`). Whether they do: not
+    /// where somebody gave them others.
+    ///
+    /// # Errors
+    /// When the link cannot be made.
+    fn lend_files(&mut self, name: &Name, folder: &Path) -> Result<bool, Refusal>;
+
+    /// Takes that back, and nothing that is somebody else's.
+    ///
+    /// # Errors
+    /// When the link cannot be removed.
+    fn take_back_files(&mut self, name: &Name, folder: &Path) -> Result<(), Refusal>;
+
+    /// Takes back what leads into that folder, and to nothing.
+    fn take_back_dead_files(&mut self, folder: &Path);
 
     /// The host's own network namespace: device and inode.
     fn host_identity(&self) -> (u64, u64);

@@ -48,6 +48,14 @@ impl Store {
         file::remove(&self.agent_socket())
     }
 
+    /// Removes the lock's file. The caller holds the lock, and what others lock from now on is another file.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_agent_lock(&self) -> Result<(), Error> {
+        file::remove(&self.run.join("agent.lock"))
+    }
+
     /// The directory of all networks that were made here, itself made if need be.
     ///
     /// # Errors

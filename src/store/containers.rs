@@ -85,6 +85,20 @@ impl Store {
         Ok(path)
     }
 
+    /// The plain text file of a container, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn container_text(&self, key: &str, name: &str) -> Result<Option<String>, Error> {
+        let path = self.container_dir(key).join(name);
+        match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            text => text
+                .map(|text| Some(String::from_utf8_lossy(&text).into_owned()))
+                .map_err(|error| Error::store(path, error)),
+        }
+    }
+
     /// Removes everything of a container that is in no network any more.
     ///
     /// # Errors

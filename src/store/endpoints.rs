@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use rnetkit_drivers::{Endpoint, Id, Name, Resource};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Store,
@@ -62,6 +62,36 @@ impl Store {
         let _ = fs::remove_dir(self.container_dir(key));
     }
 
+    /// The folder with the files that a container sees in /etc.
+    #[must_use]
+    pub fn names_dir(&self, key: &str) -> PathBuf {
+        self.container_dir(key).join("etc")
+    }
+
+    /// Writes the resolv.conf that a container sees: in place, for those that see it already.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_names(&self, key: &str, text: &str) -> Result<(), Error> {
+        let folder = self.names_dir(key);
+        file::make_dir(&folder)?;
+        let path = folder.join("resolv.conf");
+        fs::write(&path, text).map_err(|error| Error::store(path, error))
+    }
+
+    /// Removes what a container sees.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_names(&self, key: &str) -> Result<(), Error> {
+        let folder = self.names_dir(key);
+        file::remove(&folder.join("resolv.conf"))?;
+        match fs::remove_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::store(folder, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The keys of all containers.
     ///
     /// # Errors
@@ -90,6 +120,23 @@ impl Store {
     /// When it cannot be read.
     pub fn endpoint(&self, network: &Id, key: &str) -> Result<Option<EndpointState>, Error> {
         file::read(&self.endpoint_path(network, key))
+    }
+
+    /// What of an endpoint's record a reader wants; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn endpoint_part<T: DeserializeOwned>(&self, network: &Id, key: &str) -> Result<Option<T>, Error> {
+        file::read(&self.endpoint_path(network, key))
+    }
+
+    /// The keys of the containers that are in a network.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn endpoint_keys(&self, network: &Id) -> Result<Vec<String>, Error> {
+        let names = file::names(&self.endpoints_dir(network))?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
     }
 
     /// The endpoints of a network, ready ones only.

@@ -50,8 +50,12 @@ pub struct Connect {
     pub ports: Vec<PortMapping>,
     /// The service that shares their host ports.
     pub service: Option<Share>,
+    /// Ports that the container has by another of its networks, to be published here when it leaves that one.
+    pub spare: Vec<PortMapping>,
     /// Other names of the container.
     pub aliases: Vec<String>,
+    /// The name servers that are asked for names that nobody on its networks has; the host's where there are none.
+    pub dns: Vec<IpAddr>,
     /// Higher wins when the gateway is chosen.
     pub gateway_priority: i32,
     /// Options of the driver.
@@ -80,8 +84,10 @@ impl Connect {
             mac: None,
             interface: None,
             ports: Vec::new(),
+            spare: Vec::new(),
             service: None,
             aliases: Vec::new(),
+            dns: Vec::new(),
             gateway_priority: 0,
             options: BTreeMap::new(),
             routes: Vec::new(),
@@ -120,6 +126,7 @@ impl<K: Kernel> Rnet<K> {
     /// When something asked for is not to be had, or a step fails; then nothing is left.
     pub fn connect(&mut self, wanted: &Connect, mode: Mode) -> Result<Connected, Error> {
         self.wake()?;
+        wanted.aliases.iter().try_for_each(|alias| super::check_alias(alias))?;
         let network = self.network(&wanted.network)?;
         self.refuse_unconnectable(&network)?;
         let wanted = &Connect { container: self.resolve(&wanted.container)?, ..wanted.clone() };
@@ -197,8 +204,12 @@ impl<K: Kernel> Rnet<K> {
             let (before, after) = self.with_gateways(network, &pending.state, others)?;
             let plan = Plan::between(&before, &after);
             let endpoint = pending.state.endpoint.clone();
-            let error = match self.kernel.apply(&plan, Some(&target.netns)) {
-                Ok(()) => match self.join(&pending, others) {
+            let applied = self.kernel.apply(&plan, Some(&target.netns));
+            let error = match applied {
+                Ok(()) => match self
+                    .names_come(network, &pending.state, others)
+                    .and_then(|()| self.join(&pending, others))
+                {
                     Ok(()) => return Ok(Connected { network: network.clone(), endpoint, plan }),
                     Err(error) => {
                         let left = self.kernel.settle(&plan.undo(plan.steps.len()), Some(&target.netns));
@@ -212,6 +223,7 @@ impl<K: Kernel> Rnet<K> {
                 // Its record stays pending: the next command tries again to take back what is left.
                 return Err(error);
             }
+            self.names_go(&pending.state)?;
             self.release(&pending.state, Rest::No)?;
             self.store.forget(pending)?;
             let error = self.explain(error, network, target, &endpoint);
@@ -368,8 +380,10 @@ impl<K: Kernel> Rnet<K> {
             gateways: Vec::new(),
             routes: wanted.routes.clone(),
             tuning: wanted.tuning.clone(),
+            spare: wanted.spare.clone(),
             ports: Vec::new(),
             aliases: wanted.aliases.clone(),
+            dns: wanted.dns.clone(),
             options: wanted.options.clone(),
         };
         Ok(EndpointState {

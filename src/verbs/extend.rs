@@ -20,6 +20,8 @@ use crate::{
 pub struct More {
     /// Ports; those that it has already are no ones' loss.
     pub ports: Vec<PortMapping>,
+    /// Ports that the container has by another of its endpoints.
+    pub spare: Vec<PortMapping>,
     /// Switches and what makes the interface other than it is born; each in place of what there was.
     pub tuning: Tuning,
     /// Options of the driver; each in place of what there was.
@@ -57,6 +59,9 @@ impl<K: Kernel> Rnet<K> {
         let mut after = before.clone();
         after.endpoint.options.extend(more.options.clone());
         tune(&mut after.endpoint.tuning, &more.tuning);
+        let spare = &mut after.endpoint.spare;
+        spare.extend(more.spare.iter().filter(|port| !before.endpoint.spare.contains(port)).cloned());
+        spare.retain(|port| !more.ports.contains(port));
         let mut wanted = Connect::new(network.name.to_string(), container.clone());
         wanted.ports = more.ports.iter().filter(|port| !is_published(&before, port)).cloned().collect();
         let ports = if wanted.ports.is_empty() { None } else { Some(self.store.lock_ports()?) };
@@ -87,7 +92,10 @@ impl<K: Kernel> Rnet<K> {
         let mut after = before.clone();
         let mut ports = Vec::new();
         match less {
-            Less::Ports => ports = std::mem::take(&mut after.endpoint.ports),
+            Less::Ports => {
+                ports = std::mem::take(&mut after.endpoint.ports);
+                after.endpoint.spare.clear();
+            }
             Less::Tuning => after.endpoint.tuning = Tuning::default(),
             Less::Limits => after.endpoint.options.retain(|name, _| !LIMITS.contains(&name.as_str())),
         }
@@ -101,6 +109,43 @@ impl<K: Kernel> Rnet<K> {
             self.release_some(&before.endpoint.id, &ports, Rest::Yes)?;
         }
         if after == before { Ok(()) } else { self.store.update(&after) }
+    }
+
+    /// Parts ports into those that are new to the container, and those that it has by another of its networks.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn part_ports(
+        &self,
+        network: &Network,
+        container: &ContainerRef,
+        ports: Vec<PortMapping>,
+    ) -> Result<(Vec<PortMapping>, Vec<PortMapping>), Error> {
+        if ports.is_empty() {
+            return Ok((ports, Vec::new()));
+        }
+        let mut others = self.store.endpoints_of(&container.key())?;
+        others.retain(|other| other.endpoint.network != network.id);
+        Ok(ports.into_iter().partition(|port| !others.iter().any(|other| is_published(other, port))))
+    }
+
+    /// Publishes what a container has to spare, by the endpoints that it still has. A port that somebody else took
+    /// meanwhile stays theirs.
+    ///
+    /// # Errors
+    /// When records cannot be read.
+    pub fn use_spare(&mut self, container: &ContainerRef) -> Result<(), Error> {
+        for state in self.store.endpoints_of(&container.key())? {
+            if state.endpoint.spare.is_empty() || self.still_there(&state.endpoint.container).is_none() {
+                continue;
+            }
+            let Some(network) = self.store.made_network(&state.endpoint.network)? else { continue };
+            let more = More { ports: state.endpoint.spare, ..More::default() };
+            if let Err(error) = self.extend(&network, container, &more) {
+                tracing::warn!("{error}");
+            }
+        }
+        Ok(())
     }
 
     fn ready_endpoint(&self, network: &Network, container: &ContainerRef) -> Result<EndpointState, Error> {

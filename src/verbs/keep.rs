@@ -349,6 +349,7 @@ impl<K: Kernel> Rnet<K> {
         for network in networks {
             self.remove_all(&network, Vec::new(), true)?;
         }
+        self.take_back_dead_files();
         self.store.erase()
     }
 
@@ -359,6 +360,7 @@ impl<K: Kernel> Rnet<K> {
     pub fn restore(&mut self) -> Result<Vec<String>, Error> {
         self.wake()?;
         self.recover()?;
+        self.take_back_dead_files();
         let mut names = Vec::new();
         for network in self.store.definitions()? {
             if !self.is_up(&network)? && !crate::cluster::is_shared(&network) {

@@ -155,6 +155,7 @@ impl<K: Kernel> Rnet<K> {
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
+        self.names_go(&pending.state)?;
         self.release(&pending.state, super::disconnect::Rest::Yes)?;
         self.store.forget(pending)
     }

@@ -407,6 +407,7 @@ impl<K: Kernel> Rnet<K> {
         }
         let ports = self.store.lock_ports()?;
         for pending in recalled {
+            self.names_go(&pending.state)?;
             self.release_ports(&pending.state.endpoint, super::disconnect::Rest::Yes)?;
             self.store.forget(pending)?;
         }

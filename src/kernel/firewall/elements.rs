@@ -123,6 +123,7 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
         }
         Member::Talking { link } => vec![inet("talking", pair(link))],
         Member::Internal { link } => vec![inet("internal", alone(link))],
+        Member::Named { link } => vec![inet("named", alone(link))],
         Member::Masquerade { link, family: Family::Ipv4 } => vec![inet("masquerade4", alone(link))],
         Member::Masquerade { link, family: Family::Ipv6 } => vec![inet("masquerade6", alone(link))],
         Member::Unprotected { link, family: Family::Ipv4 } => vec![inet("unprotected4", alone(link))],

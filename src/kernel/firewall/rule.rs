@@ -245,6 +245,15 @@ impl Rule {
         rule.compare(R0, true, &2u32.to_ne_bytes())
     }
 
+    /// Goes on if a socket of the host waits for the packet at that very address, and not at all of them
+    /// (`NFT_SOCKET_WILDCARD`).
+    pub(super) fn expected_there(self, register: u32) -> Self {
+        let rule = self.expression("socket", |a| {
+            a.number(1, 2).number(2, register);
+        });
+        rule.compare(register, true, &[0])
+    }
+
     /// Adds or refreshes an element of a map whose key and value begin at these registers.
     pub(super) fn remember(self, map: &str, key: u32, value: u32, milliseconds: u64) -> Self {
         self.expression("dynset", |a| {

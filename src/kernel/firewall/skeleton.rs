@@ -381,6 +381,7 @@ fn loopback_replies(add: Add<'_>, ipv6: bool) {
 /// Published ports, for what comes from elsewhere and for what the host sends itself. Only addresses of the host
 /// are translated: what is on its way to others passes. A specific address beats all addresses.
 fn published(add: Add<'_>) {
+    names(add, "published");
     for chain in ["published", "published_here"] {
         let elsewhere = |rule: Rule| rule.local_destination().jump("publish");
         let rule = Rule::new("published ports").family(false).load(field::IP4_DESTINATION, R0);
@@ -473,8 +474,8 @@ fn forward(add: Add<'_>) {
     add(out, Rule::new("no way out of an internal network").from(true, "internal").drop());
 }
 
-/// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks do not
-/// reach the host at all.
+/// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks reach
+/// nothing of the host but names.
 fn input(add: Add<'_>) {
     for (ipv6, gateways, home) in [(false, "gateways4", "home4"), (true, "gateways6", "home6")] {
         let words = Words::of(ipv6);
@@ -483,7 +484,23 @@ fn input(add: Add<'_>) {
         let rule = rule.meta(Meta::Iifname, R0).load(words.destination, R0 + 4);
         add("input", rule.member(R0, false, home).drop());
     }
+    names(add, "input");
     add("input", Rule::new("internal networks do not reach the host").from(true, "internal").drop());
+}
+
+/// A question to the resolver of the network is let through as it is. To another resolver of the host, at all its
+/// addresses, it is not: that one would ask the world.
+fn names(add: Add<'_>, chain: &'static str) {
+    const NAMES: u16 = 53;
+    for (ipv6, home) in [(false, "home4"), (true, "home6")] {
+        for protocol in [TCP, UDP] {
+            let rule = Rule::new("names").family(ipv6).from(true, "named");
+            let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+            let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
+            let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
+            add(chain, rule.member(R0, true, home).expected_there(R0).accept());
+        }
+    }
 }
 
 /// Source addresses: what leaves for elsewhere takes the host's address. So does what comes back to its own
@@ -548,7 +565,8 @@ fn ports(add: Add<'_>) {
 /// The ports that DHCP servers answer from (RFC 2131, RFC 8415).
 const DHCP_SERVER: u16 = 67;
 const DHCP6_SERVER: u16 = 547;
-/// UDP and ICMPv6 (IANA protocol numbers).
+/// TCP, UDP and ICMPv6 (IANA protocol numbers).
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
 

@@ -54,13 +54,13 @@ fn red_and_blue() -> Lab {
 #[test]
 fn after_a_killed_create_the_network_can_be_used() {
     let verb = |rnet: &mut Rnet<Fake>| rnet.create(create("blue", &["10.1.0.0/24"]), Mode::Do);
-    assert_eq!(killed_at_each_step(Lab::new, verb, another), 13);
+    assert_eq!(killed_at_each_step(Lab::new, verb, another), 14);
 }
 
 #[test]
 fn after_a_killed_create_the_network_can_be_removed() {
     let verb = |rnet: &mut Rnet<Fake>| rnet.create(create("blue", &["10.1.0.0/24"]), Mode::Do);
-    assert_eq!(killed_at_each_step(Lab::new, verb, |lab| lab.remove("blue").unwrap()), 13);
+    assert_eq!(killed_at_each_step(Lab::new, verb, |lab| lab.remove("blue").unwrap()), 14);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn after_a_killed_create_another_network_can_be_made() {
         lab.create(&create("red", &["10.2.0.0/24"])).unwrap();
         another(lab);
     };
-    assert_eq!(killed_at_each_step(Lab::new, verb, next), 13);
+    assert_eq!(killed_at_each_step(Lab::new, verb, next), 14);
 }
 
 #[test]
@@ -186,14 +186,14 @@ fn after_a_killed_removal_the_network_can_be_removed() {
         Ok(_) => {}
         Err(error) => assert_eq!(error.to_string(), "network blue not found"),
     };
-    assert_eq!(killed_at_each_step(red_and_blue, verb, next), 12);
+    assert_eq!(killed_at_each_step(red_and_blue, verb, next), 13);
 }
 
 #[test]
 fn after_a_killed_removal_of_the_last_network_any_command_takes_the_rest_back() {
     let verb = |rnet: &mut Rnet<Fake>| rnet.remove("blue", true, Mode::Do);
     let next = |lab: &mut Lab| drop(lab.rnet.prune(|_| true).unwrap());
-    assert_eq!(killed_at_each_step(Lab::blue, verb, next), 9);
+    assert_eq!(killed_at_each_step(Lab::blue, verb, next), 10);
 }
 
 #[test]
@@ -203,5 +203,5 @@ fn after_a_killed_removal_the_network_can_be_used_again() {
         Ok(_) => {}
         Err(error) => assert_eq!(error.to_string(), "network blue not found"),
     };
-    assert_eq!(killed_at_each_step(red_and_blue, verb, next), 12);
+    assert_eq!(killed_at_each_step(red_and_blue, verb, next), 13);
 }

@@ -70,13 +70,13 @@ pub(super) fn done<T>(result: Result<T, Error>) -> Result<(), Error> {
 fn create_refused_at_any_step_leaves_nothing() {
     let dual = create("blue", &["10.1.0.0/24", "fd00:1::/64"]);
     let steps = refused_at_each_step(Lab::new, |rnet| rnet.create(dual.clone(), Mode::Do));
-    assert_eq!(steps, 21);
+    assert_eq!(steps, 22);
 }
 
 #[test]
 fn create_beside_another_network_refused_at_any_step_leaves_that_one() {
     let red = create("red", &["10.2.0.0/24"]);
-    assert_eq!(refused_at_each_step(Lab::blue, |rnet| rnet.create(red.clone(), Mode::Do)), 10);
+    assert_eq!(refused_at_each_step(Lab::blue, |rnet| rnet.create(red.clone(), Mode::Do)), 11);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_removal_refused_at_any_step_is_finished_by_the_next_try() {
         Err(Error::NetworkNotFound { .. }) => Ok(()),
         result => result,
     });
-    assert_eq!(steps, 9);
+    assert_eq!(steps, 10);
 }
 
 #[test]
@@ -157,5 +157,5 @@ fn a_forced_removal_refused_at_any_step_is_finished_by_the_next_try() {
         Err(Error::NetworkNotFound { .. }) => Ok(()),
         result => done(result),
     };
-    assert_eq!(refused_and_finished_at_each_step(lab, verb), 14);
+    assert_eq!(refused_and_finished_at_each_step(lab, verb), 15);
 }

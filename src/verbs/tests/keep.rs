@@ -215,7 +215,7 @@ fn a_network_whose_making_was_killed_is_restored_too() {
     let mut lab = Lab::new();
     lab.killed(6, |rnet| drop(rnet.create(create("blue", &["10.1.0.0/24"]), Mode::Do)));
     assert_eq!(lab.rnet.restore().unwrap(), ["blue"]);
-    assert_eq!(lab.kernel().host().len(), 13);
+    assert_eq!(lab.kernel().host().len(), 14);
     assert_eq!(differences(&mut lab), Vec::<String>::new());
 }
 

@@ -53,6 +53,7 @@ fn a_create_is_shown_as_it_is_run() {
          + firewall: from 10.1.0.0/24 back into it through the host\n\
          + firewall: members of rn-* may talk to each other\n\
          + firewall: masquerade IPv4 from rn-*\n\
+         + firewall: members of rn-* may ask the host for names\n\
          + firewall: 10.1.0.1 answers on rn-* only\n\
          + address 10.1.0.1/24 on rn-* on the host\n\
          + rn-* up on the host\n"
@@ -186,6 +187,7 @@ fn a_removal_is_shown_as_it_is_run() {
          - firewall: veth* sends as 10.1.0.3 only\n\
          - firewall: veth* sends as 02:42:0a:01:00:03 only\n\
          - firewall: 10.1.0.1 answers on rn-* only\n\
+         - firewall: members of rn-* may ask the host for names\n\
          - firewall: masquerade IPv4 from rn-*\n\
          - firewall: members of rn-* may talk to each other\n\
          - firewall: from 10.1.0.0/24 back into it through the host\n\
@@ -202,6 +204,7 @@ fn the_removal_of_the_last_network_is_shown_with_what_networks_share() {
     assert_eq!(
         shown_remove(&mut Lab::blue(), "blue"),
         "- firewall: 10.1.0.1 answers on rn-* only\n\
+         - firewall: members of rn-* may ask the host for names\n\
          - firewall: masquerade IPv4 from rn-*\n\
          - firewall: members of rn-* may talk to each other\n\
          - firewall: from 10.1.0.0/24 back into it through the host\n\

@@ -31,6 +31,7 @@ fn a_network_exists_on_the_host_from_its_creation_on() {
          firewall: 10.1.0.1 answers on rn-* only\n\
          firewall: from 10.1.0.0/24 back into it through the host\n\
          firewall: masquerade IPv4 from rn-*\n\
+         firewall: members of rn-* may ask the host for names\n\
          firewall: members of rn-* may talk to each other\n\
          firewall: no IPv4 forwarding for others\n\
          firewall: rn-* is closed but for replies and published ports\n\

@@ -1,0 +1,223 @@
+//! Questions in, answers out: over datagrams and streams, bounded for each who asks and for all together.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use rnetkit_drivers::{Id, Names};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+    task,
+    time::{sleep, timeout},
+};
+
+use super::{
+    answer::{Verdict, Way, answer},
+    forward::Forwarder,
+    known::Records,
+};
+
+/// No question is longer, in bytes: one name of 255 bytes and what is said beside it.
+const LONGEST_QUESTION: usize = 1500;
+/// So many questions are taken from a socket before others have their turn.
+const BATCH: usize = 32;
+/// A connection that says nothing for so long is closed, and so is one that takes nothing.
+const IDLE: Duration = Duration::from_secs(2);
+/// So many connections may one address have, and all together.
+const MOST_OF_ONE: usize = 32;
+const MOST_STREAMS: usize = 256;
+/// How long nobody is accepted after that failed: there are no descriptors, and asking at once would ask for ever.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What all sockets share.
+#[derive(Debug)]
+pub struct Resolver {
+    records: RefCell<Records>,
+    forwarder: Rc<Forwarder>,
+    streams: RefCell<HashMap<IpAddr, usize>>,
+    questions: Cell<u64>,
+    strangers: Cell<u64>,
+}
+
+impl Resolver {
+    /// With no socket yet.
+    #[must_use]
+    pub fn new(records: Records, forwarder: Rc<Forwarder>) -> Self {
+        Self {
+            records: RefCell::new(records),
+            forwarder,
+            streams: RefCell::default(),
+            questions: Cell::new(0),
+            strangers: Cell::new(0),
+        }
+    }
+
+    /// Where to listen, for which network.
+    #[must_use]
+    pub fn places(&self) -> Vec<(Id, Names)> {
+        self.records.borrow_mut().table().places().map(|(id, names)| (id, names.clone())).collect()
+    }
+
+    /// Who asks others.
+    #[must_use]
+    pub fn forwarder(&self) -> &Forwarder {
+        &self.forwarder
+    }
+
+    /// How it goes.
+    #[must_use]
+    pub fn status(&self, trouble: &[String]) -> Value {
+        let (networks, endpoints) = self.records.borrow_mut().table().counts();
+        let [forwarded, cached, refused] = self.forwarder.counts.get();
+        let (waiting, kept) = self.forwarder.sizes();
+        json!({
+            "networks": networks, "endpoints": endpoints, "questions": self.questions.get(),
+            "strangers": self.strangers.get(), "forwarded": forwarded, "cached": cached,
+            "turned away": refused, "waiting": waiting, "kept": kept,
+            "streams": self.streams.borrow().values().sum::<usize>(), "trouble": trouble,
+        })
+    }
+
+    /// What becomes of a question from that address. Whoever is no endpoint of the network hears nothing.
+    fn judge(&self, network: &Id, from: IpAddr, question: &[u8], way: Way) -> Verdict {
+        let mut records = self.records.borrow_mut();
+        let Some(asker) = records.table().asker(network, from.to_canonical()) else {
+            self.strangers.set(self.strangers.get() + 1);
+            return Verdict::Silence;
+        };
+        self.questions.set(self.questions.get() + 1);
+        answer(question, way, &asker)
+    }
+
+    fn is_endpoint(&self, network: &Id, address: IpAddr) -> bool {
+        self.records.borrow_mut().table().asker(network, address.to_canonical()).is_some()
+    }
+}
+
+/// Serves a socket for ever.
+pub async fn datagrams(resolver: Rc<Resolver>, network: Id, socket: UdpSocket) {
+    let socket = Rc::new(socket);
+    let mut buffer = [0; LONGEST_QUESTION];
+    loop {
+        if socket.readable().await.is_err() {
+            sleep(PAUSE).await;
+            continue;
+        }
+        for _ in 0..BATCH {
+            match socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => one(&resolver, &network, &socket, &buffer[..length], from),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // What went wrong with an earlier answer is no reason to stop.
+                Err(_) => {}
+            }
+        }
+        task::yield_now().await;
+    }
+}
+
+fn one(resolver: &Rc<Resolver>, network: &Id, socket: &Rc<UdpSocket>, question: &[u8], from: SocketAddr) {
+    match resolver.judge(network, from.ip(), question, Way::Udp) {
+        Verdict::Reply(reply) => {
+            if socket.try_send_to(&reply, from).is_err() {
+                task::spawn_local(send(Rc::clone(socket), reply, from));
+            }
+        }
+        Verdict::Forward(question) => {
+            let (forwarder, socket) = (Rc::clone(&resolver.forwarder), Rc::clone(socket));
+            task::spawn_local(async move {
+                let reply = forwarder.ask(&question).await;
+                send(socket, reply, from).await;
+            });
+        }
+        Verdict::Silence => {}
+    }
+}
+
+/// Waits for room; who does not take it does not get it.
+async fn send(socket: Rc<UdpSocket>, reply: Vec<u8>, to: SocketAddr) {
+    let _ = timeout(IDLE, socket.send_to(&reply, to)).await;
+}
+
+/// Accepts for ever, whatever goes wrong.
+pub async fn streams(resolver: Rc<Resolver>, network: Id, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                if let Some(place) = Place::take(&resolver, &network, from.ip()) {
+                    task::spawn_local(stream_of(place, network, stream));
+                }
+            }
+            Err(error) => {
+                tracing::debug!("cannot accept: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The right to have a connection, given back when it ends.
+struct Place {
+    resolver: Rc<Resolver>,
+    from: IpAddr,
+}
+
+impl Place {
+    fn take(resolver: &Rc<Resolver>, network: &Id, from: IpAddr) -> Option<Self> {
+        if !resolver.is_endpoint(network, from) {
+            return None;
+        }
+        let mut streams = resolver.streams.borrow_mut();
+        let all: usize = streams.values().sum();
+        let own = streams.entry(from).or_default();
+        if *own >= MOST_OF_ONE || all >= MOST_STREAMS {
+            return None;
+        }
+        *own += 1;
+        Some(Self { resolver: Rc::clone(resolver), from })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut streams = self.resolver.streams.borrow_mut();
+        if let Some(own) = streams.get_mut(&self.from) {
+            *own -= 1;
+            if *own == 0 {
+                streams.remove(&self.from);
+            }
+        }
+    }
+}
+
+/// Answers the questions of a connection, one after the other, until it says nothing, nonsense, or goes.
+async fn stream_of(place: Place, network: Id, mut stream: TcpStream) {
+    while let Ok(Ok(question)) = timeout(IDLE, read_question(&mut stream)).await {
+        let reply = match place.resolver.judge(&network, place.from, &question, Way::Tcp) {
+            Verdict::Reply(reply) => reply,
+            Verdict::Forward(question) => place.resolver.forwarder.ask(&question).await,
+            Verdict::Silence => return,
+        };
+        let Ok(length) = u16::try_from(reply.len()) else { return };
+        let framed = [&length.to_be_bytes(), &reply[..]].concat();
+        if !matches!(timeout(IDLE, stream.write_all(&framed)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn read_question(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = usize::from(stream.read_u16().await?);
+    if length > LONGEST_QUESTION {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut question = vec![0; length];
+    stream.read_exact(&mut question).await?;
+    Ok(question)
+}
