@@ -91,6 +91,8 @@ pub(crate) enum Command {
     /// Hosts that share networks with this one
     #[command(subcommand)]
     Host(HostCommand),
+    /// Serve a container's ports on the host's 127.0.0.1 and ::1, until it is disconnected: for networks with loopback=proxy
+    Proxy(Proxy),
     /// Tell what happens to networks, links, addresses and the firewall of rnet, as it happens: a line of JSON each
     Events(Events),
     /// Take everything away that rnet made on this host
@@ -568,4 +570,10 @@ pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Proxy {
+    /// The container
+    pub(crate) container: String,
 }

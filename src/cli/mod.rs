@@ -151,6 +151,7 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
         Command::Host(command) => return host::run(&context, &command, out),
+        Command::Proxy(args) => containers::proxy(&context, &args)?,
         Command::Events(args) => return events::events(&context, &args),
         Command::Purge => keep::purge(&context)?,
         Command::Restore => keep::restore(&context, &mut out)?,

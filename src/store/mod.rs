@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use agent::ClusterRecord;
 pub use definitions::Identity;
-pub use endpoints::{EndpointState, Pending};
+pub use endpoints::{EndpointState, Pending, Watch};
 pub use file::Lock;
 pub use host::{HostState, Life};
 pub use networks::NetworkState;
