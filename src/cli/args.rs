@@ -147,6 +147,26 @@ pub(crate) enum NetworkCommand {
 pub(crate) enum CniCommand {
     /// Put the plugin where runtimes look for it
     Install(CniInstall),
+    /// Print the configuration that lets a runtime use a network
+    Export(CniExport),
+    /// Look for mistakes in a configuration; exit code 1 if there are any
+    Lint(CniLint),
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct CniExport {
+    /// The network's name or id
+    pub(crate) network: String,
+    /// Write it there as NETWORK.conflist, and print the path
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/etc/cni/net.d")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct CniLint {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -205,6 +225,9 @@ pub(crate) struct Create {
     /// An option of the driver
     #[arg(short, long, value_name = "K=V")]
     pub(crate) opt: Vec<String>,
+    /// Also write the configuration with which runtimes of containers use it, as NAME.conflist
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/etc/cni/net.d")]
+    pub(crate) cni: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

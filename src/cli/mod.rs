@@ -150,6 +150,8 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
+        Command::Cni(CniCommand::Export(args)) => cni::export(&context, &args, &mut out)?,
+        Command::Cni(CniCommand::Lint(args)) => return cni::lint(&args, out),
         Command::Host(command) => return host::run(&context, &command, out),
         Command::Proxy(args) => containers::proxy(&context, &args)?,
         Command::Events(args) => return events::events(&context, &args),
