@@ -19,6 +19,7 @@ mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod doctor;
 mod events;
 mod faults;
 mod forge;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         keep::TESTS,
         records::TESTS,
         faults::TESTS,
+        doctor::TESTS,
         churn::TESTS,
         model::TESTS,
         events::TESTS,
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         cni_chain::TESTS,
         cni_clients::TESTS,
         sweep::TESTS,
-        overlay::TESTS,
+        overlay::by_hand::TESTS,
+        overlay::cluster::TESTS,
     ])
 }
