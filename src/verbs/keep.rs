@@ -362,7 +362,7 @@ impl<K: Kernel> Rnet<K> {
         self.take_back_dead_files();
         let mut names = Vec::new();
         for network in self.store.definitions()? {
-            if !self.is_up(&network)? {
+            if !self.is_up(&network)? && !crate::cluster::is_shared(&network) {
                 self.up(&network)?;
                 names.push(network.name.to_string());
             }
