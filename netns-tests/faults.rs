@@ -200,7 +200,6 @@ fn answers_that_are_lost_are_asked_for_again(lab: &Lab) {
 fn a_kernel_that_never_answers_well_is_a_clear_error(lab: &Lab) {
     lab.rn("network create --subnet 10.81.0.0/24 blue").ok();
     lab.namespace("web");
-    let here = lab.snapshot();
     for (words, reason) in [
         (&["check"][..], "each time the kernel's list was read it changed, or the answer was lost"),
         (&["network", "connect", "blue", "web"], "No buffer space available"),
