@@ -3,10 +3,13 @@
 //! same command succeeds, `gc` finishes, an audit that asks nothing of rnet finds everything in agreement, and when all
 //! is removed the host is as it was.
 //!
-//! `RNET_SWEEP=all cargo test --test netns -- sweep::` lets every call fail in every way with every verb; without it
-//! verbs that differ little from others fail in one way a call.
+//! `RNET_SWEEP=all cargo test --test netns -- sweep::` lets every call fail in every way with every verb, and kills at
+//! opens for reading too; without it verbs that differ little from others fail in one way a call.
 
-use std::env;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+};
 
 use crate::{audit, harness::tests, lab::Lab};
 
@@ -219,7 +222,8 @@ impl Verb {
         let mut each = Vec::new();
         for call in WRITES {
             let before = kills;
-            for when in 1..MOST {
+            let some = if call == "openat" && !all() { Some(self.writing_opens(lab)) } else { None };
+            for when in (1..MOST).filter(|when| some.as_ref().is_none_or(|some| some.contains(when))) {
                 let inject = format!("inject={call}:signal=SIGKILL:when={when}");
                 let output = self.try_with(lab, call, &inject);
                 if !output.was_killed() && !was_hit(lab, "killed by SIGKILL") {
@@ -233,6 +237,27 @@ impl Verb {
         assert!(kills >= 10, "`rnet {}` was killed {kills} times only", self.words.join(" "));
     }
 
+    /// Which opens, counted in each process, are for writing: a kill at one for reading is a kill at the call before.
+    fn writing_opens(&self, lab: &Lab) -> BTreeSet<usize> {
+        (self.before)(lab);
+        lab.strace(&["-e", "trace=openat"], self.words).no_panic();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let mut writing = BTreeSet::new();
+        for line in std::fs::read_to_string("/run/lab/strace").unwrap_or_default().lines() {
+            if !line.contains("openat(") {
+                continue;
+            }
+            let process = line.split(' ').next().unwrap_or_default().to_owned();
+            let count = counts.entry(process).or_default();
+            *count += 1;
+            if ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| line.contains(flag)) {
+                writing.insert(*count);
+            }
+        }
+        self.recovers(lab, "nothing at all");
+        writing
+    }
+
     /// Lets each call fail one time after the other.
     fn fail(&self, lab: &Lab, ways: Ways) {
         prepare(lab);
@@ -240,7 +265,7 @@ impl Verb {
         let mut each = Vec::new();
         for (call, errors) in FAILURES {
             let before = failures;
-            let all = matches!(ways, Ways::All) || env::var("RNET_SWEEP").is_ok_and(|value| value == "all");
+            let all = matches!(ways, Ways::All) || all();
             for error in errors.iter().take(if all { errors.len() } else { 1 }) {
                 // Of calls that are made often every third is tried, unless all are asked for.
                 let often = (EACH..MOST).step_by(if all { 1 } else { 3 });
@@ -297,6 +322,11 @@ impl Verb {
         lab.rn("network rm -f blue red").no_panic();
         lab.is_clean();
     }
+}
+
+/// Whether everything was asked for.
+fn all() -> bool {
+    env::var("RNET_SWEEP").is_ok_and(|value| value == "all")
 }
 
 /// Whether `strace` says that it did something.
