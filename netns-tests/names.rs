@@ -427,6 +427,7 @@ fn resolv_conf_replaced_by_another_file_is_seen(lab: &Lab) {
     replace("");
     assert_eq!(web.a("third.example"), "SERVFAIL");
     assert_eq!(web.a("web"), "NOERROR 10.90.0.2");
+    use_resolver("nameserver 192.0.2.254\n").expect("a file");
     lab.rn("network rm -f blue").ok();
 }
 
@@ -461,8 +462,9 @@ fn longest_answer_while(asker: &Asker<'_>, again: Duration, mut work: impl FnMut
     asking.join().expect("every question is answered")
 }
 
-/// No answer to another client takes longer, whatever one client does; measured on a machine that does other things too.
-const UNDISTURBED: Duration = Duration::from_millis(100);
+/// No answer to another client takes longer, whatever one client does. A stall, not a measurement: the machine does other
+/// things too, and what was measured is printed.
+const UNDISTURBED: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(20);
 
 fn one_client_cannot_stop_the_others(lab: &Lab) {
@@ -496,6 +498,7 @@ fn one_client_cannot_stop_the_others(lab: &Lab) {
         ),
     ] {
         let longest = longest_answer_while(&web_asks, AGAIN, || attack(program));
+        println!("names: {what}: longest answer to another client {longest:?}");
         assert!(longest < UNDISTURBED, "{what}: an answer took {longest:?}");
         assert_eq!(web_asks.tcp("bad"), "NOERROR 10.90.0.3", "{what}");
     }
@@ -548,6 +551,7 @@ fn a_thousand_questions_for_a_dead_server_stop_nobody(lab: &Lab) {
         });
         lab.eventually("they wait no more", || names_status(lab)["waiting"] == 0);
     });
+    println!("names: a dead server: longest answer to another client {longest:?}");
     assert!(longest < UNDISTURBED, "an answer took {longest:?}");
     lab.rn("network rm -f blue").ok();
 }
@@ -588,7 +592,7 @@ fn no_answer_is_lost_under_fifty_changes_a_second(lab: &Lab) {
         }
     });
     println!("names: {changes} changes in {:?}, longest answer {longest:?}", began.elapsed());
-    assert!(longest < UNDISTURBED * 2, "an answer took {longest:?}");
+    assert!(longest < UNDISTURBED, "an answer took {longest:?}");
     lab.rn("network rm -f blue").ok();
 }
 
