@@ -84,6 +84,10 @@ impl Records {
             put("bridges", format!("\"{link}\""));
             put("talking", format!("\"{link}\" . \"{link}\""));
             put("masquerade4", format!("\"{link}\""));
+            // Containers are found by name on every network but the one that is always there.
+            if network["network"]["name"] != "bridge" {
+                put("named", format!("\"{link}\""));
+            }
             put("within4", format!("{subnet} . {subnet}"));
             put("gateways4", gateway.clone());
             put("home4", format!("\"{link}\" . {gateway}"));

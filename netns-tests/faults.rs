@@ -20,6 +20,8 @@ tests! {
     ghosts_of_deleted_namespaces_are_gone_at_once,
     lists_that_others_tear_are_read_again,
     a_writer_that_commits_all_the_time_disturbs_nothing,
+    answers_that_are_lost_are_asked_for_again,
+    a_kernel_that_never_answers_well_is_a_clear_error,
 }
 
 /// The run directory as a small file system of its own.
@@ -180,4 +182,34 @@ fn a_writer_that_commits_all_the_time_disturbs_nothing(lab: &Lab) {
     everything_works(lab);
     enough(lab, churn);
     lab.sh("nft delete table inet other 2>/dev/null; true").ok();
+}
+
+/// Each answer once interrupted, once not kept by the kernel, once refused as busy: what only asks does not mind.
+fn answers_that_are_lost_are_asked_for_again(lab: &Lab) {
+    lab.rn("network create --subnet 10.81.0.0/24 blue").ok();
+    lab.web("blue", "web", &["-p", "8080:80"]);
+    for error in ["EINTR", "ENOBUFS", "EBUSY"] {
+        for when in 1..=24 {
+            let inject = format!("inject=recvfrom:error={error}:when={when}");
+            lab.strace(&["-e", "trace=recvfrom", "-e", &inject], &["check"]).ok().prints("");
+        }
+    }
+    lab.rn("network rm -f blue").ok();
+}
+
+fn a_kernel_that_never_answers_well_is_a_clear_error(lab: &Lab) {
+    lab.rn("network create --subnet 10.81.0.0/24 blue").ok();
+    lab.namespace("web");
+    let here = lab.snapshot();
+    for (words, reason) in [
+        (&["check"][..], "each time the kernel's list was read it changed, or the answer was lost"),
+        (&["network", "connect", "blue", "web"], "No buffer space available"),
+    ] {
+        let inject = "inject=recvfrom:error=ENOBUFS";
+        let failed = lab.strace(&["-e", "trace=recvfrom", "-e", inject], words);
+        failed.refused(&[reason]);
+    }
+    lab.rn("gc").ok();
+    lab.is_like(&here);
+    lab.rn("network rm blue").ok();
 }

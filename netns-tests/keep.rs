@@ -23,6 +23,7 @@ tests! {
     endpoints_of_deleted_namespaces_are_collected,
     purge_leaves_nothing,
     networks_are_restored_after_a_reboot_and_addresses_are_free,
+    after_a_reboot_that_kept_the_run_directory_networks_come_back_on_first_use,
     a_damaged_record_is_set_aside_and_stops_nobody_else,
 }
 
@@ -187,6 +188,26 @@ fn networks_are_restored_after_a_reboot_and_addresses_are_free(lab: &Lab) {
     lab.rn("check").ok().prints("");
     lab.web("blue", "db", &[]);
     assert_eq!(lab.address("blue", "db"), "172.18.0.2");
+    lab.rn("network rm -f blue").ok();
+}
+
+/// Where /run is on a disk its records outlive the kernel's objects; another boot id says so.
+fn after_a_reboot_that_kept_the_run_directory_networks_come_back_on_first_use(lab: &Lab) {
+    let web = blue(lab);
+    lab.silence(&web);
+    lab.sh(
+        "for link in $(ip -br link show type bridge | cut -d' ' -f1) $(ip -br link show type veth | grep -o '^veth[0-9a-f]*'); do
+             ip link delete $link
+         done
+         nft delete table inet rnet; nft delete table bridge rnet; echo 0 > /proc/sys/net/ipv4/ip_forward
+         sed -i 's/\"boot\":\"[0-9a-f-]*\"/\"boot\":\"11111111-2222-3333-4444-555555555555\"/' /run/rnet/host.json",
+    )
+    .ok();
+    lab.rn("ps").ok().prints("CONTAINER ID   COMMAND   CREATED   STATUS    PORTS     NETWORKS   NAMES\n");
+    let db = lab.web("blue", "db", &["-p", "8080:80"]);
+    assert_eq!(lab.address("blue", "db"), "172.18.0.2", "addresses and ports of the former life are free");
+    lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&db);
+    lab.rn("check").ok().prints("");
     lab.rn("network rm -f blue").ok();
 }
 

@@ -19,6 +19,7 @@ mod cni_names;
 mod cni_plugin;
 mod command;
 mod concurrency;
+mod doctor;
 mod events;
 mod faults;
 mod forge;
@@ -34,7 +35,9 @@ mod many;
 mod model;
 mod naive;
 mod names;
+mod others;
 mod overlay;
+mod page;
 mod publish;
 mod records;
 mod run;
@@ -53,6 +56,8 @@ fn main() -> ExitCode {
         publish::TESTS,
         limits::TESTS,
         services::TESTS,
+        page::TESTS,
+        others::TESTS,
         inspect::TESTS,
         bad_input::TESTS,
         run::TESTS,
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         keep::TESTS,
         records::TESTS,
         faults::TESTS,
+        doctor::TESTS,
         churn::TESTS,
         model::TESTS,
         events::TESTS,

@@ -285,6 +285,36 @@ pub mod bitmap {
         }
     }
 
+    /// Puts all numbers of a range in, or takes them out.
+    pub fn put_all(bits: &mut [u8], range: std::ops::Range<u32>, inside: bool) {
+        each_part(range, |byte, mask| {
+            if let Some(byte) = bits.get_mut(byte) {
+                *byte = if inside { *byte | mask } else { *byte & !mask };
+            }
+        });
+    }
+
+    /// Whether any number of a range is in.
+    #[must_use]
+    pub fn has_any(bits: &[u8], range: std::ops::Range<u32>) -> bool {
+        let mut found = false;
+        each_part(range, |byte, mask| found |= bits.get(byte).is_some_and(|byte| byte & mask != 0));
+        found
+    }
+
+    /// The bytes that a range touches, each with its bits of the range.
+    fn each_part(range: std::ops::Range<u32>, mut work: impl FnMut(usize, u8)) {
+        if range.is_empty() {
+            return;
+        }
+        let (first, last) = (range.start / 8, (range.end - 1) / 8);
+        for byte in first..=last {
+            let low = if byte == first { u8::MAX << (range.start % 8) } else { u8::MAX };
+            let high = if byte == last { u8::MAX >> (7 - (range.end - 1) % 8) } else { u8::MAX };
+            work(byte as usize, low & high);
+        }
+    }
+
     /// The lowest number of the range that is in none of the sets.
     #[must_use]
     pub fn lowest_free(sets: &[&[u8]], range: std::ops::Range<u32>) -> Option<u32> {
@@ -309,6 +339,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_range_of_bits_is_all_its_bits(start in 0u32..40, length in 0u32..60, before in 0u64..) {
+            let mut bits = before.to_le_bytes();
+            let mut one_by_one = bits;
+            let range = start..(start + length).min(64);
+            let any = range.clone().any(|number| bitmap::has(&bits, number));
+            prop_assert_eq!(bitmap::has_any(&bits, range.clone()), any);
+            for inside in [before % 2 == 0, before % 2 == 1] {
+                bitmap::put_all(&mut bits, range.clone(), inside);
+                range.clone().for_each(|number| bitmap::put(&mut one_by_one, number, inside));
+                prop_assert_eq!(bits, one_by_one);
+            }
+        }
+    }
 
     fn net(text: &str) -> IpNetwork {
         text.parse().unwrap()

@@ -7,6 +7,7 @@
 //! | `main.rs`, [`cli`] | words in, verbs called, words out |
 //! | [`cni`] | the same as a CNI plugin: environment and JSON in, verbs called, JSON out |
 //! | [`container`], [`page`] | processes of `rnet run`, and what they serve without a command |
+//! | [`proxy`] | `rnet proxy`: the host's loopback served by a process, where the kernel's way is closed |
 //! | [`agent`] | the long-running part, for names: a process beside, never on the way of a connect |
 //! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
 //! | [`store`] | what is remembered: the only place that writes files |
@@ -42,6 +43,7 @@ pub mod ipam;
 pub mod kernel;
 pub mod page;
 pub mod plan;
+pub mod proxy;
 pub mod store;
 pub mod verbs;
 

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 pub(crate) use settings::interface_prefix;
-pub use settings::{EndpointSettings, GatewayMode, Settings};
+pub use settings::{EndpointSettings, GatewayMode, Loopback, Settings};
 
 use crate::{
     Abilities, BadOption, Driver, Endpoint, Family, InterfaceName, MacAddress, Member, Names, Network, Place,

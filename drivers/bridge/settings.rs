@@ -48,7 +48,28 @@ impl fmt::Display for GatewayMode {
     }
 }
 
-static NETWORK_OPTIONS: [Known; 13] = [
+/// How published ports are reached on the host's own 127.0.0.1 and ::1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loopback {
+    /// The firewall rewrites the packets.
+    Rewrite,
+    /// By a process, `rnet proxy`, that somebody runs: nobody else does.
+    Proxy,
+}
+
+impl FromStr for Loopback {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "rewrite" => Ok(Self::Rewrite),
+            "proxy" => Ok(Self::Proxy),
+            _ => Err(()),
+        }
+    }
+}
+
+static NETWORK_OPTIONS: [Known; 14] = [
     Known { long: "com.docker.network.bridge.name", short: "name" },
     Known { long: "com.docker.network.bridge.enable_icc", short: "icc" },
     Known { long: "com.docker.network.bridge.enable_ip_masquerade", short: "masquerade" },
@@ -61,6 +82,7 @@ static NETWORK_OPTIONS: [Known; 13] = [
     Known { long: "rnet.bridge.spoof_check", short: "spoof-check" },
     Known { long: "rnet.bridge.conn_limit", short: "conn-limit" },
     Known { long: "rnet.bridge.conn_max", short: "conn-max" },
+    Known { long: "rnet.bridge.loopback", short: "loopback" },
     Known { long: "rnet.dns", short: "dns" },
 ];
 
@@ -94,6 +116,8 @@ pub struct Settings {
     pub connection_rate: Option<Pace>,
     /// How many connections one address may have to one port at the same time.
     pub most_connections: Option<u32>,
+    /// How published ports are reached on the host's own loopback.
+    pub loopback: Loopback,
     /// Members find each other by name. Never on `bridge`, as in Docker.
     pub dns: bool,
 }
@@ -142,6 +166,7 @@ impl Settings {
                 "it must be a number up to 1000000 per second, minute, hour or day: 10/second",
             )?,
             most_connections: most(&options, "conn-max")?,
+            loopback: options.parsed("loopback", "it must be rewrite or proxy")?.unwrap_or(Loopback::Rewrite),
             dns: options.switch("dns", true)? && network.name.as_str() != "bridge",
         })
     }

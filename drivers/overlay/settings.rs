@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use super::peers::{ByHand, MOST_BY_HAND, Peer, nth, place, size};
 use crate::{
     BadOption, Endpoint, MacAddress, Network,
-    bridge::{self, GatewayMode},
+    bridge::{self, GatewayMode, Loopback},
     options::{Known, Options},
 };
 
@@ -136,6 +136,7 @@ impl Settings {
             icc: true,
             masquerade: true,
             host_binding: None,
+            loopback: Loopback::Rewrite,
             gateway_modes: [GatewayMode::Nat; 2],
             inhibit_ipv4: false,
             interface_prefix: self.interface_prefix.clone(),

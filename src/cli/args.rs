@@ -88,6 +88,8 @@ pub(crate) enum Command {
     /// What a runtime of containers needs to call rnet as its CNI plugin; without a command, the plugin itself
     #[command(subcommand)]
     Cni(CniCommand),
+    /// Serve a container's ports on the host's 127.0.0.1 and ::1, until it is disconnected: for networks with loopback=proxy
+    Proxy(Proxy),
     /// Tell what happens to networks, links, addresses and the firewall of rnet, as it happens: a line of JSON each
     Events(Events),
     /// Take everything away that rnet made on this host
@@ -529,4 +531,10 @@ pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Proxy {
+    /// The container
+    pub(crate) container: String,
 }

@@ -25,8 +25,9 @@ use crate::{
     container_ref::ContainerRef,
     error::{Error, shown},
     kernel::Linux,
+    proxy,
     store::EndpointState,
-    verbs::{Container, ContainerState, Rnet},
+    verbs::{Container, ContainerState, Proxied, Rnet},
 };
 
 pub(super) fn run_inside(context: &Context, args: args::Exec) -> Result<u8, Failure> {
@@ -331,4 +332,22 @@ fn wanted_port(text: &str) -> Result<String, Failure> {
     let port: rnetkit_drivers::PortRange = port.parse()?;
     let protocol: Protocol = protocol.parse()?;
     Ok(format!("{}/{protocol}", port.first))
+}
+
+/// Serves until the endpoints are gone; a signal ends it as it ends any program.
+pub(super) fn proxy(context: &Context, args: &args::Proxy) -> Result<(), Failure> {
+    let mut rnet = context.rnet()?;
+    let (served, ports) = rnet.proxied(&args.container.parse()?)?;
+    let listen = |port: &Proxied| {
+        let listener = proxy::listen(port.host).map_err(|error| {
+            let plain = error.to_string();
+            let plain = plain.split(" (os error").next().unwrap_or(&plain).to_owned();
+            Failure::new(format!("{} cannot be listened on: {plain}", port.host))
+        })?;
+        Ok((listener, port.target))
+    };
+    let listeners = ports.iter().map(listen).collect::<Result<Vec<_>, Failure>>()?;
+    listeners.into_iter().for_each(|(listener, target)| proxy::serve(listener, target));
+    // The first endpoint that goes ends all: who wants the others served starts it anew.
+    Ok(rnet.wait_gone(&served)?)
 }

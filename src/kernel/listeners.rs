@@ -5,7 +5,10 @@ use std::{fs, net::IpAddr, os::unix::fs::MetadataExt};
 use rnetkit_drivers::{PortRange, Protocol};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
-use super::Refusal;
+use super::{
+    Refusal,
+    netlink::{Channel, is_verdict, refusal},
+};
 use crate::agent::part::RESOLVER;
 
 /// Up to so many ports are tried one by one; for more the kernel's table is read.
@@ -22,7 +25,7 @@ pub(super) fn find(
     }
     one_by_one(address, PortRange::one(ports.first), protocol)?;
     let taken =
-        sockets(protocol).into_iter().filter(|socket| ports.contains(socket.port) && socket.meets(address));
+        sockets(protocol)?.into_iter().filter(|socket| ports.contains(socket.port) && socket.meets(address));
     let taken = taken.filter(|socket| !is_resolver(socket.inode));
     Ok(taken.min_by_key(|socket| socket.port).map(|socket| (socket.port, process(socket.inode))))
 }
@@ -35,6 +38,7 @@ fn one_by_one(
     for port in ports.first..=ports.last {
         if !is_free(address, port, protocol)? {
             let (ours, others): (Vec<Bound>, Vec<Bound>) = sockets(protocol)
+                .unwrap_or_default()
                 .into_iter()
                 .filter(|socket| socket.port == port && socket.meets(address))
                 .partition(|socket| is_resolver(socket.inode));
@@ -60,6 +64,12 @@ fn is_free(address: IpAddr, port: u16, protocol: Protocol) -> Result<bool, Refus
     };
     let socket = match rustix::net::socket_with(family, kind, rustix::net::SocketFlags::CLOEXEC, Some(number))
     {
+        // A container has the host's kernel: what that lacks, nobody can serve.
+        Err(rustix::io::Errno::PROTONOSUPPORT | rustix::io::Errno::SOCKTNOSUPPORT)
+            if protocol == Protocol::Sctp =>
+        {
+            return Err(Refusal::new(libc::EPROTONOSUPPORT));
+        }
         // Without the protocol no process can listen on it.
         Err(
             rustix::io::Errno::PROTONOSUPPORT
@@ -103,48 +113,75 @@ impl Bound {
     }
 }
 
-/// The listening sockets of the calling thread's namespace.
-fn sockets(protocol: Protocol) -> Vec<Bound> {
-    let (tables, state): (&[&str], &str) = match protocol {
-        Protocol::Tcp => (&["tcp", "tcp6"], "0A"),
-        Protocol::Udp => (&["udp", "udp6"], "07"),
-        Protocol::Sctp => (&[], ""),
+/// The listening sockets of the calling thread's namespace (`sock_diag(7)`: the kernel looks through those that listen,
+/// while `/proc/net/tcp` has it look through all that there could be, at each read).
+fn sockets(protocol: Protocol) -> Result<Vec<Bound>, Refusal> {
+    const NETLINK_SOCK_DIAG: isize = 4;
+    // `TCP_LISTEN`; and `TCP_CLOSE`, which is what UDP sockets without a peer are in.
+    let state = match protocol {
+        Protocol::Tcp => 10,
+        Protocol::Udp => 7,
+        Protocol::Sctp => return Ok(Vec::new()),
     };
-    let read =
-        |table: &&str| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-    tables
-        .iter()
-        .map(read)
-        .flat_map(|text| text.lines().skip(1).filter_map(|line| bound(line, state)).collect::<Vec<_>>())
-        .collect()
+    let mut channel = Channel::open(NETLINK_SOCK_DIAG)?;
+    let mut list = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        list.extend(dump(&mut channel, family as u8, protocol, state)?);
+    }
+    Ok(list)
 }
 
-/// One line of `/proc/net/tcp`: number, local address, remote address, state, …, inode as the tenth word.
-fn bound(line: &str, wanted: &str) -> Option<Bound> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    if *words.get(3)? != wanted {
-        return None;
+/// One family's sockets in that state.
+fn dump(channel: &mut Channel, family: u8, protocol: Protocol, state: u32) -> Result<Vec<Bound>, Refusal> {
+    /// `SOCK_DIAG_BY_FAMILY`, flags of netlink, and `NLMSG_DONE`.
+    const BY_FAMILY: u16 = 20;
+    const REQUEST_DUMP: u16 = 1 | 0x300;
+    const DONE: u16 = 3;
+    /// A netlink header and `struct inet_diag_req_v2`.
+    const LENGTH: usize = 16 + 56;
+    let number = channel.number(1);
+    let mut message = Vec::with_capacity(LENGTH);
+    message.extend((LENGTH as u32).to_ne_bytes());
+    message.extend(BY_FAMILY.to_ne_bytes());
+    message.extend(REQUEST_DUMP.to_ne_bytes());
+    message.extend(number.to_ne_bytes());
+    message.extend([0; 4]);
+    message.extend([family, protocol.number(), 0, 0]);
+    message.extend((1u32 << state).to_ne_bytes());
+    message.resize(LENGTH, 0);
+    channel.send(&message)?;
+    let (mut list, mut refused) = (Vec::new(), None);
+    loop {
+        let done = channel.receive(|answer| {
+            if answer.sequence != number {
+                return false;
+            }
+            refused = refused.take().or_else(|| refusal(&answer));
+            if answer.kind == BY_FAMILY {
+                list.extend(bound(answer.body));
+            }
+            answer.kind == DONE || is_verdict(&answer)
+        })?;
+        if done {
+            return refused.map_or(Ok(list), Err);
+        }
     }
-    let (address, port) = words.get(1)?.split_once(':')?;
-    Some(Bound {
-        address: hex_address(address)?,
-        port: u16::from_str_radix(port, 16).ok()?,
-        inode: words.get(9)?.parse().ok()?,
-    })
 }
 
-/// An address as /proc writes it: words of four bytes, each in the machine's own order.
-fn hex_address(text: &str) -> Option<IpAddr> {
-    let mut bytes = Vec::with_capacity(16);
-    for word in text.as_bytes().chunks(8) {
-        let number = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
-        bytes.extend(number.to_ne_bytes());
-    }
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => None,
-    }
+/// `struct inet_diag_msg`: family, ports and addresses in network order, …, the inode.
+fn bound(body: &[u8]) -> Option<Bound> {
+    const PORT: usize = 4;
+    const ADDRESS: usize = 8;
+    const INODE: usize = 68;
+    let address = body.get(ADDRESS..)?;
+    let address = if i32::from(*body.first()?) == libc::AF_INET {
+        IpAddr::from(*address.first_chunk::<4>()?)
+    } else {
+        IpAddr::from(*address.first_chunk::<16>()?)
+    };
+    let port = u16::from_be_bytes(*body.get(PORT..)?.first_chunk()?);
+    let inode = u32::from_ne_bytes(*body.get(INODE..)?.first_chunk()?);
+    Some(Bound { address, port, inode: inode.into() })
 }
 
 /// The process that has the socket open: `python3 (pid 4242)`.
@@ -184,12 +221,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_kernels_table_is_read() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0";
-        let socket = bound(line, "0A").unwrap();
+    fn a_socket_as_the_kernel_tells_it_is_read() {
+        let mut body = vec![0; 72];
+        body[0] = libc::AF_INET as u8;
+        body[4..6].copy_from_slice(&8080u16.to_be_bytes());
+        body[8..12].copy_from_slice(&[127, 0, 0, 1]);
+        body[68..].copy_from_slice(&4242u32.to_ne_bytes());
+        let socket = bound(&body).unwrap();
         assert_eq!((socket.address, socket.port, socket.inode), (IpAddr::from([127, 0, 0, 1]), 8080, 4242));
-        assert!(bound(line, "07").is_none());
-        assert!(bound("garbage", "0A").is_none());
+        assert!(bound(&body[..71]).is_none());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::{fmt, io, net::IpAddr, path::Path};
 
 pub use fake::{Fake, Killed};
 pub use find::{Sight, Stray};
-pub use firewall::{ForeignChain, StrayElement, TableName};
+pub use firewall::{ForeignChain, Manager, StrayElement, TableName};
 use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use listen::{Heard, HeardLink, Listener, TableChange, Transaction};

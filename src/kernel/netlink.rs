@@ -84,10 +84,16 @@ impl Channel {
     /// read to its end.
     pub(super) fn drain(&mut self) {
         const MOST: usize = 100_000;
+        const MOST_ERRORS: usize = 8;
+        let mut errors = 0;
         for _ in 0..MOST {
             self.answers.clear();
-            let read = self.socket.recv(&mut self.answers, libc::MSG_DONTWAIT);
-            if read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            match self.socket.recv(&mut self.answers, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => errors += 1,
+            }
+            if errors > MOST_ERRORS {
                 return;
             }
         }
@@ -278,7 +284,10 @@ impl Route {
                 return Ok(list);
             }
         }
-        Err(Refusal::because(libc::EAGAIN, "the kernel's list changed each time it was read"))
+        Err(Refusal::because(
+            libc::EAGAIN,
+            "each time the kernel's list was read it changed, or the answer was lost",
+        ))
     }
 
     /// One dump, or nothing where it was torn.

@@ -37,6 +37,8 @@ pub struct Survey {
     pub strict_interfaces: Vec<String>,
     /// Chains of others that could drop what containers send or receive.
     pub foreign: Vec<ForeignChain>,
+    /// The older form of `iptables`, which nf_tables does not show, has tables.
+    pub legacy_tables: bool,
     /// Links with rnet's mark.
     pub marked: Vec<MarkedLink>,
     /// Interfaces that are up, with their largest packet in bytes; rnet's own and loopback left out.
@@ -59,6 +61,10 @@ impl Linux {
         let mut survey = Survey {
             ipv6: fs::metadata("/proc/sys/net/ipv6").is_ok(),
             forwards: [Family::Ipv4, Family::Ipv6].map(|family| sysctl::forwards(family).unwrap_or(false)),
+            legacy_tables: ["ip", "ip6"].iter().any(|family| {
+                fs::read_to_string(format!("/proc/net/{family}_tables_names"))
+                    .is_ok_and(|names| !names.is_empty())
+            }),
             bridge_filter: switch("/proc/sys/net/bridge/bridge-nf-call-iptables"),
             marked: links
                 .iter()

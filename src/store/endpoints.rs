@@ -1,8 +1,16 @@
 //! Endpoints: reserved, ready, recalled, forgotten.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use rnetkit_drivers::{Endpoint, Id, Name, Resource};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::inotify,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
@@ -38,6 +46,46 @@ pub struct Pending {
 }
 
 /// Endpoints.
+/// A record that is watched: it is replaced or renamed, never written in place.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    events: OwnedFd,
+}
+
+impl Watch {
+    fn new(path: &Path) -> Result<Option<Self>, Error> {
+        let fail = |errno: rustix::io::Errno| Error::store(path, std::io::Error::from(errno));
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(fail)?;
+        let what =
+            inotify::WatchFlags::MOVE_SELF | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::ATTRIB;
+        match inotify::add_watch(&events, path, what) {
+            Ok(_) => Ok(Some(Self { path: path.to_owned(), events })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(fail(errno)),
+        }
+    }
+
+    /// Returns once something happened to one of the records.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn wait_any(watches: &[Self]) -> Result<(), Error> {
+        let mut events: Vec<PollFd<'_>> =
+            watches.iter().map(|watch| PollFd::new(&watch.events, PollFlags::IN)).collect();
+        loop {
+            match poll(&mut events, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => {
+                    let path = watches.first().map(|watch| watch.path.clone()).unwrap_or_default();
+                    return Err(Error::store(path, std::io::Error::from(errno)));
+                }
+            }
+        }
+    }
+}
+
 impl Store {
     /// Locks a container: one command at a time works on it.
     ///
@@ -120,6 +168,14 @@ impl Store {
     /// When it cannot be read.
     pub fn endpoint(&self, network: &Id, key: &str) -> Result<Option<EndpointState>, Error> {
         file::read(&self.endpoint_path(network, key))
+    }
+
+    /// Watches the record of an endpoint; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses to watch.
+    pub fn watch_endpoint(&self, network: &Id, key: &str) -> Result<Option<Watch>, Error> {
+        Watch::new(&self.endpoint_path(network, key))
     }
 
     /// What of an endpoint's record a reader wants; `None` where there is none.

@@ -503,6 +503,35 @@ mod tests {
         assert_eq!(folder.names(), ["state.json"]);
     }
 
+    /// What rnet 0.1 wrote, as it wrote it. A change of a type must go on reading it, or raise the version and say how
+    /// the old one is read.
+    #[test]
+    fn records_of_version_1_are_read_for_ever() {
+        use crate::{
+            store::{EndpointState, HostState},
+            verbs::ContainerState,
+        };
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/record");
+        let folder = Folder::new();
+        let kept = |name: &str| {
+            let path = folder.0.join(name);
+            fs::copy(fixtures.join(name), &path).unwrap();
+            path
+        };
+        let endpoint: EndpointState = read(&kept("00")).unwrap().unwrap();
+        assert_eq!((endpoint.key.as_str(), endpoint.network.as_str()), ("one", "bridge"));
+        let endpoint: EndpointState = read(&kept("01")).unwrap().unwrap();
+        assert_eq!((endpoint.key.as_str(), endpoint.endpoint.ports.len()), ("c1", 2));
+        for (name, network) in [("02", "bridge"), ("03", "blue")] {
+            let state: NetworkState = read(&kept(name)).unwrap().unwrap();
+            assert_eq!((state.network.name.as_str(), state.pending), (network, false));
+        }
+        let host: HostState = read(&kept("04")).unwrap().unwrap();
+        assert_eq!(host.table.as_str(), "rnet");
+        let container: ContainerState = read(&kept("05")).unwrap().unwrap();
+        assert_eq!(container.command, ["sleep", "100"]);
+    }
+
     #[test]
     fn a_record_cut_off_anywhere_is_set_aside_by_name() {
         let folder = Folder::new();

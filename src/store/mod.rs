@@ -30,7 +30,7 @@ mod pool;
 use std::path::{Path, PathBuf};
 
 pub use definitions::Identity;
-pub use endpoints::{EndpointState, Pending};
+pub use endpoints::{EndpointState, Pending, Watch};
 pub use file::Lock;
 pub use host::{HostState, Life};
 pub use networks::NetworkState;

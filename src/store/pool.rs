@@ -79,11 +79,19 @@ impl Numbers {
     }
 
     fn put(&mut self, part: usize, number: u32, inside: bool) {
+        self.put_all(part, number..number + 1, inside);
+    }
+
+    fn put_all(&mut self, part: usize, range: Range<u32>, inside: bool) {
+        if range.is_empty() {
+            return;
+        }
         let start = HEAD + part * self.length;
-        bitmap::put(&mut self.bytes[start..start + self.length], number, inside);
-        let byte = (start + number as usize / 8).min(start + self.length - 1);
-        let before = if self.changed.is_empty() { byte..byte + 1 } else { self.changed.clone() };
-        self.changed = before.start.min(byte)..before.end.max(byte + 1);
+        bitmap::put_all(&mut self.bytes[start..start + self.length], range.clone(), inside);
+        let byte = |number: u32| (start + number as usize / 8).min(start + self.length - 1);
+        let (first, end) = (byte(range.start), byte(range.end - 1) + 1);
+        let before = if self.changed.is_empty() { first..end } else { self.changed.clone() };
+        self.changed = before.start.min(first)..before.end.max(end);
     }
 
     /// The lowest free number that is usable: one that has rested if there is one, else any.
@@ -113,6 +121,28 @@ impl Numbers {
     #[must_use]
     pub fn has(&self, number: u32) -> bool {
         bitmap::has(self.part(0), number)
+    }
+
+    /// Whether any number of the range is taken.
+    #[must_use]
+    pub fn has_any(&self, range: Range<u32>) -> bool {
+        bitmap::has_any(self.part(0), range)
+    }
+
+    /// Takes all numbers of the range.
+    pub fn take_all(&mut self, range: Range<u32>) {
+        self.put_all(0, range, true);
+    }
+
+    /// Gives all numbers of the range back.
+    pub fn free_all(&mut self, range: Range<u32>) {
+        self.put_all(0, range.clone(), false);
+        self.put_all(1, range, true);
+    }
+
+    /// Gives numbers back that nobody used: they need not rest.
+    pub fn put_back_all(&mut self, range: Range<u32>) {
+        self.put_all(0, range, false);
     }
 
     /// Takes a number.

@@ -1,12 +1,13 @@
 //! doctor: what on this host helps or hinders, each with what to do about it. Looks, and changes nothing.
 
+use rnetkit_drivers::{PortRange, Protocol};
 use serde::Serialize;
 
 use super::Rnet;
 use crate::{
     error::Error,
     ipam,
-    kernel::{Feature, Kernel as _, Linux, Survey, probe},
+    kernel::{Feature, ForeignChain, Kernel as _, Linux, Manager, Survey, probe},
 };
 
 /// How a finding is to be taken.
@@ -62,6 +63,7 @@ impl Rnet<Linux> {
         findings.extend(self.clashes(&survey)?);
         findings.extend(self.routes(&survey)?);
         findings.extend(self.mtus(&survey)?);
+        findings.extend(self.proxies()?);
         findings.push(self.leftovers(&survey)?);
         findings.push(self.differences()?);
         Ok(findings)
@@ -87,6 +89,20 @@ impl Rnet<Linux> {
                 )
             }
         })
+    }
+
+    /// Ports that wait for a proxy that nobody runs.
+    fn proxies(&mut self) -> Result<Vec<Finding>, Error> {
+        let mut list = Vec::new();
+        for (container, port) in self.all_waiting()? {
+            let ports = PortRange::one(port.host.port());
+            let listener = self.kernel.listener(port.host.ip(), ports, Protocol::Tcp);
+            if listener.map_err(|refusal| Error::kernel("look for listening processes", refusal))?.is_none() {
+                let found = format!("nobody serves {} for container {container}", port.host);
+                list.push(finding("loopback", Verdict::Note, found, format!("run rnet proxy {container}")));
+            }
+        }
+        Ok(list)
     }
 
     /// Subnets of networks in which the host has an address elsewhere.
@@ -258,34 +274,82 @@ fn bridge_filter(survey: &Survey) -> Finding {
 
 /// Chains of others that drop what they do not know.
 fn policies(survey: &Survey) -> Vec<Finding> {
-    let of = |hook: &str| survey.foreign.iter().filter(|chain| chain.hook == hook).collect::<Vec<_>>();
-    let mut list: Vec<Finding> = Vec::new();
-    for chain in of("forward") {
-        let found = format!(
-            "chain {} of table {} drops forwarded packets that it does not know",
-            chain.chain, chain.table
-        );
-        let advice = format!(
-            "let containers through there: nft insert rule {} {} oifname \"rn*\" accept; nft insert rule {} {} iifname \"rn*\" accept",
-            chain.table, chain.chain, chain.table, chain.chain
-        );
-        list.push(finding("policies", Verdict::Bad, found, advice));
-    }
-    for chain in of("input") {
-        let found = format!(
-            "chain {} of table {} drops packets to the host that it does not know",
-            chain.chain, chain.table
-        );
-        let advice = format!(
-            "ports published on 127.0.0.1 need their untracked replies: nft insert rule {} {} iifname \"rn*\" ct state untracked accept",
-            chain.table, chain.chain
-        );
-        list.push(finding("policies", Verdict::Note, found, advice));
+    let mut list: Vec<Finding> = survey.foreign.iter().map(policy).collect();
+    if survey.legacy_tables {
+        let advice = "rnet cannot see them: where iptables-legacy -S FORWARD begins with -P FORWARD DROP, let containers through as examples/firewall.md says";
+        list.push(finding("policies", Verdict::Note, "iptables-legacy has rules on this host", advice));
     }
     if list.is_empty() {
         list.push(good("policies", "no chain of others drops by policy what containers send or receive"));
     }
     list
+}
+
+fn policy(chain: &ForeignChain) -> Finding {
+    let keeper = match chain.manager {
+        Manager::Docker => " (Docker)",
+        Manager::Ufw => " (ufw)",
+        Manager::Firewalld => " (firewalld)",
+        Manager::Iptables => " (iptables)",
+        Manager::Nft => "",
+    };
+    let (name, table) = (&chain.chain, &chain.table);
+    if chain.hook == "forward" {
+        let found =
+            format!("chain {name} of table {table}{keeper} drops forwarded packets that it does not know");
+        finding("policies", Verdict::Bad, found, way_through(chain))
+    } else {
+        let found =
+            format!("chain {name} of table {table}{keeper} drops packets to the host that it does not know");
+        finding("policies", Verdict::Note, found, way_in(chain))
+    }
+}
+
+/// The interface groups of all of rnet's links, as `iptables` and `nft` write them.
+const GROUPS: &str = "0x726e0000/0xffff0000";
+const IN_GROUPS: &str = "iifgroup & 0xffff0000 == 0x726e0000";
+
+/// How forwarded packets of containers get through: both ways, by interface group. What containers may do is still for
+/// rnet's own chains to say.
+fn way_through(chain: &ForeignChain) -> String {
+    let (name, table) = (&chain.chain, &chain.table);
+    let iptables = if table.starts_with("ip6") { "ip6tables" } else { "iptables" };
+    let rules = |chain: &str| {
+        format!(
+            "{iptables} -I {chain} -m devgroup --src-group {GROUPS} -j ACCEPT; {iptables} -I {chain} -m devgroup --dst-group {GROUPS} -j ACCEPT"
+        )
+    };
+    let way = match chain.manager {
+        Manager::Docker => rules("DOCKER-USER"),
+        Manager::Iptables => rules("FORWARD"),
+        Manager::Ufw => "ufw route allow in on BRIDGE; ufw route allow out on BRIDGE, for each bridge of rnet".to_owned(),
+        Manager::Firewalld => {
+            "firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE, for each bridge of rnet; firewall-cmd --reload; rnet repair".to_owned()
+        }
+        Manager::Nft => format!(
+            "nft insert rule {table} {name} '{IN_GROUPS} accept'; nft insert rule {table} {name} '{} accept'",
+            IN_GROUPS.replace("iif", "oif")
+        ),
+    };
+    format!("let containers through there: {way}")
+}
+
+/// How the replies to the host's own loopback get in: connection tracking does not know them.
+fn way_in(chain: &ForeignChain) -> String {
+    let (name, table) = (&chain.chain, &chain.table);
+    let iptables = if table.starts_with("ip6") { "ip6tables" } else { "iptables" };
+    let way = match chain.manager {
+        Manager::Docker | Manager::Iptables | Manager::Ufw => {
+            format!("{iptables} -I {name} -m devgroup --src-group {GROUPS} -m conntrack --ctstate UNTRACKED -j ACCEPT")
+        }
+        Manager::Firewalld => {
+            "firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE, for each bridge of rnet; firewall-cmd --reload; rnet repair".to_owned()
+        }
+        Manager::Nft => format!("nft insert rule {table} {name} '{IN_GROUPS} ct state untracked accept'"),
+    };
+    format!(
+        "ports published on the host's own 127.0.0.1 need their untracked replies: {way}; or publish them through a process (--opt loopback=proxy, rnet proxy)"
+    )
 }
 
 fn strict(survey: &Survey) -> Option<Finding> {

@@ -51,7 +51,11 @@ impl<K: Kernel> Rnet<K> {
         let _lock = self.store.lock_host()?;
         // Another command may have come first: then the state is of this life already.
         match self.store.life()? {
-            Some(former) if former != life => self.store.forget_life(),
+            Some(former) if former != life => {
+                self.store.forget_life()?;
+                self.take_back_dead_files();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

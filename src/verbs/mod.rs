@@ -14,6 +14,7 @@ mod networks;
 mod overlay;
 mod owned;
 mod ports;
+mod proxied;
 mod services;
 mod strays;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
 pub use names::{check_alias, name_servers};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
+pub use proxied::{Proxied, Served};
 use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{

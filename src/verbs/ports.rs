@@ -2,11 +2,12 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
 };
 
 use rnetkit_drivers::{
-    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, Share, bridge::GatewayMode,
+    Endpoint, Network, PortMapping, PortRange, Protocol, Publication, Share,
+    bridge::{GatewayMode, Loopback, Settings},
     port::wildcard,
 };
 
@@ -141,28 +142,27 @@ impl<K: Kernel> Rnet<K> {
     /// Marks the ports as published, unless one of them is.
     fn mark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<bool, Error> {
         self.store.with_ports(host, protocol, super::uptime(), |numbers| {
-            let mut all = ports.first..=ports.last;
-            if all.clone().any(|port| numbers.has(u32::from(port))) {
+            if numbers.has_any(numbers_of(ports)) {
                 return Ok(false);
             }
-            all.by_ref().for_each(|port| numbers.take(u32::from(port)));
+            numbers.take_all(numbers_of(ports));
             Ok(true)
         })
     }
 
     fn force_mark(&self, host: IpAddr, protocol: Protocol, ports: PortRange) -> Result<(), Error> {
         self.store.with_ports(host, protocol, super::uptime(), |numbers| {
-            (ports.first..=ports.last).for_each(|port| numbers.take(u32::from(port)));
+            numbers.take_all(numbers_of(ports));
             Ok(())
         })
     }
 
     fn unmark(&self, host: IpAddr, protocol: Protocol, ports: PortRange, rest: Rest) -> Result<(), Error> {
         self.store.with_ports(host, protocol, super::uptime(), |numbers| {
-            (ports.first..=ports.last).map(u32::from).for_each(|port| match rest {
-                Rest::Yes => numbers.free(port),
-                Rest::No => numbers.put_back(port),
-            });
+            match rest {
+                Rest::Yes => numbers.free_all(numbers_of(ports)),
+                Rest::No => numbers.put_back_all(numbers_of(ports)),
+            }
             Ok(())
         })
     }
@@ -196,6 +196,14 @@ impl<K: Kernel> Rnet<K> {
                 libc::EADDRNOTAVAIL => Error::Contradiction {
                     value: format!("host address {host}"),
                     reason: "is no address of this host".to_owned(),
+                },
+                libc::EPROTONOSUPPORT => Error::Unsupported {
+                    what: format!(
+                        "port {}/{} cannot be published: the kernel of this host has no {}",
+                        ports,
+                        request.protocol,
+                        request.protocol.to_string().to_uppercase()
+                    ),
                 },
                 _ => Error::kernel("look for listening processes", refusal),
             })?;
@@ -275,6 +283,10 @@ fn marked(hosts: &[IpAddr]) -> Vec<IpAddr> {
         _ => None,
     };
     hosts.iter().flat_map(|host| [Some(*host), loopback(host)]).flatten().collect()
+}
+
+fn numbers_of(ports: PortRange) -> Range<u32> {
+    u32::from(ports.first)..u32::from(ports.last) + 1
 }
 
 /// Whether the host port is rnet's to choose: none was asked for, or any of a range for one container port.
@@ -373,7 +385,9 @@ fn publications(
     let one = |host: &IpAddr| {
         let pool = network.pools.iter().find(|pool| pool.subnet.is_ipv6() == host.is_ipv6());
         let family = rnetkit_drivers::Family::of(*host);
-        let answers = settings.as_ref().is_some_and(|settings| settings.host_has_address(family));
+        let rewritten =
+            |settings: &Settings| settings.host_has_address(family) && settings.loopback == Loopback::Rewrite;
+        let answers = settings.as_ref().is_some_and(rewritten);
         Some(Publication {
             host: *host,
             host_ports: ports,

@@ -6,6 +6,7 @@
 pub(super) mod balance;
 mod contents;
 mod elements;
+mod foreign;
 mod limits;
 mod rule;
 mod sets;
@@ -17,6 +18,8 @@ use std::{fmt, str::FromStr};
 pub use contents::StrayElement;
 pub(super) use contents::{Contents, converge, remove_strays};
 use elements::Element;
+pub(super) use foreign::foreign_chains;
+pub use foreign::{ForeignChain, Manager};
 pub(super) use limits::Limits;
 use rnetkit_drivers::{Family, Invalid, Member, Publication};
 use serde::{Deserialize, Serialize};
@@ -205,40 +208,6 @@ pub(super) fn is_whole(nft: &mut Nft, table: &TableName, scope: Scope) -> Result
         }
     }
     Ok(true)
-}
-
-/// A chain of somebody else where packets of containers pass, whose policy drops what no rule of it accepts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForeignChain {
-    /// Its table, with the family as `nft` writes it: `ip filter`.
-    pub table: String,
-    /// Its name.
-    pub chain: String,
-    /// Where it stands: `forward` or `input`.
-    pub hook: &'static str,
-}
-
-/// The chains of others that drop by policy what is forwarded, or what comes to the host.
-pub(super) fn foreign_chains(nft: &mut Nft) -> Result<Vec<ForeignChain>, Refusal> {
-    const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
-    const HOOKS: [(u32, &str); 2] = [(1, "input"), (2, "forward")];
-    const DROP: u32 = 0;
-    let mut list = Vec::new();
-    for (number, family) in FAMILIES {
-        for body in nft.list(message::GET_CHAIN, number)? {
-            let [table, _] = names(&body);
-            let name = text(&body, 3);
-            let hook = value(&body, 4).and_then(|hook| word(&value(&hook, 1)?));
-            let policy = value(&body, 5).and_then(|policy| word(&policy));
-            let hook = HOOKS.iter().find(|(number, _)| Some(*number) == hook).map(|(_, name)| *name);
-            if let (Some(hook), Some(DROP)) = (hook, policy)
-                && table.parse::<TableName>().is_err()
-            {
-                list.push(ForeignChain { table: format!("{family} {table}"), chain: name, hook });
-            }
-        }
-    }
-    Ok(list)
 }
 
 /// The value of an attribute.

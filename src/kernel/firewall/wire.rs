@@ -244,6 +244,17 @@ impl Nft {
         family: u8,
         body: &Attributes,
     ) -> Result<Option<Vec<u8>>, Refusal> {
+        for _ in 1..TORN_DUMPS {
+            match self.get_once(kind, family, body) {
+                // A question changes nothing, so it can be asked again where its answer was lost.
+                Err(refusal) if is_torn(&refusal) => self.0.drain(),
+                answer => return answer,
+            }
+        }
+        self.get_once(kind, family, body)
+    }
+
+    fn get_once(&mut self, kind: u16, family: u8, body: &Attributes) -> Result<Option<Vec<u8>>, Refusal> {
         let mut buffer = Vec::new();
         let number = self.0.number(1);
         put_message(&mut buffer, kind, NLM_F_ACK, number, family, &body.0);
@@ -290,7 +301,10 @@ impl Nft {
                 return Ok(list);
             }
         }
-        Err(Refusal::because(libc::EAGAIN, "the firewall changed each time it was read"))
+        Err(Refusal::because(
+            libc::EAGAIN,
+            "each time the firewall was read it changed, or the answer was lost",
+        ))
     }
 
     /// One list, or nothing where it was torn.
