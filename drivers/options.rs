@@ -136,8 +136,12 @@ pub fn refuse_all(driver: &'static str, given: &BTreeMap<String, String>) -> Res
 
 /// The known option that differs least, if it differs by no more than a third of its letters.
 fn nearest(name: &str, known: &'static [Known]) -> Option<&'static str> {
-    let names = known.iter().flat_map(|known| [known.short, known.long]);
-    let (distance, best) = names.map(|known| (distance(name, known), known)).min()?;
+    nearest_of(name, known.iter().flat_map(|known| [known.short, known.long]))
+}
+
+/// The known word that differs least, if it differs by no more than a third of its letters.
+pub fn nearest_of(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let (distance, best) = known.map(|known| (distance(name, known), known)).min()?;
     (distance <= best.len() / 3 + 1).then_some(best)
 }
 

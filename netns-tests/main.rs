@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         cni_chain::TESTS,
         cni_clients::TESTS,
         sweep::TESTS,
-        overlay::TESTS,
+        overlay::by_hand::TESTS,
+        overlay::cluster::TESTS,
     ])
 }

@@ -18,6 +18,8 @@ use crate::{
 
 /// The tests of networks whose hosts are named by hand.
 pub mod by_hand;
+/// The tests of networks that hosts share by a store.
+pub mod cluster;
 
 /// A namespace that plays a host of its own: links, firewall, directories.
 pub struct Host {
@@ -184,6 +186,3 @@ impl Ear {
             .collect()
     }
 }
-
-/// The tests of this part.
-pub const TESTS: &[crate::harness::Test] = by_hand::TESTS;

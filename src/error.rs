@@ -133,6 +133,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What hosts share cannot be agreed on.
+    #[error("{reason}")]
+    Cluster {
+        /// Why.
+        reason: String,
+    },
     /// The administrator's file makes no sense.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -367,7 +373,9 @@ impl Error {
             Self::Apply { .. } | Self::Kernel { .. } | Self::Store { .. } | Self::Damaged { .. } => {
                 Kind::Failed
             }
-            Self::Newer { .. } | Self::OtherHost { .. } | Self::Agent { .. } => Kind::Failed,
+            Self::Newer { .. } | Self::OtherHost { .. } | Self::Agent { .. } | Self::Cluster { .. } => {
+                Kind::Failed
+            }
             Self::Config { .. } => Kind::Invalid,
         }
     }

@@ -21,7 +21,7 @@ pub struct Peer {
 }
 
 /// An endpoint on another host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RemoteEndpoint {
     /// Its hardware address.
     pub mac: MacAddress,

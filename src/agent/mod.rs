@@ -14,11 +14,13 @@
 //! | `supervisor.rs` | the agent itself |
 //! | `part.rs` | what it consists of, and how a part begins |
 //! | `follow.rs` | the records, followed |
+//! | `overlay/` | the part for networks that span hosts |
 //! | `confine.rs` | what a part gives up |
 
 mod confine;
 pub mod follow;
 pub mod names;
+pub mod overlay;
 pub mod part;
 pub mod start;
 pub mod supervisor;

@@ -20,7 +20,7 @@ use super::{confine, wire};
 use crate::{config::Config, error::Error, store::Store};
 
 /// Every part, in the order in which they are started.
-pub static PARTS: [&Part; 1] = [&super::names::PART];
+pub static PARTS: [&Part; 2] = [&super::names::PART, &super::overlay::PART];
 
 /// What the process of the part that answers names is called.
 pub const RESOLVER: &str = "rnet-names";
@@ -33,6 +33,8 @@ pub struct Part {
     pub needs: CapabilitySet,
     /// Whether a network needs it.
     pub is_wanted: fn(&Network) -> bool,
+    /// Whether it is needed without any network.
+    pub is_always: fn(&Config) -> bool,
     /// The part itself, in its own process; it ends when its requests do.
     pub run: fn(Inside) -> Running,
 }
@@ -109,13 +111,12 @@ impl Requests {
 ///
 /// # Errors
 /// When there is no such part, or it fails.
-pub fn be(name: &str, store: Store) -> Result<(), Error> {
+pub fn be(name: &str, store: Store, config: Config) -> Result<(), Error> {
     let failed = |error: io::Error| Error::agent(format!("part {name}: {error}"));
     let part = PARTS
         .iter()
         .find(|part| part.name == name)
         .ok_or_else(|| Error::agent(format!("there is no part {}", crate::error::shown(name))))?;
-    let config = store.config()?;
     if let Ok(called) = std::ffi::CString::new(format!("rnet-{name}")) {
         let _ = rustix::thread::set_name(&called);
     }

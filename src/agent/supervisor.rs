@@ -28,6 +28,7 @@ use super::{
     wire::{self, LONGEST_LINE, Reply, Request},
 };
 use crate::{
+    config::Config,
     error::Error,
     store::{Lock, Store},
 };
@@ -66,6 +67,7 @@ pub fn serve(
     lock: Lock,
     stay: Stay,
     program: Program,
+    config: Config,
     ready: impl FnOnce(),
 ) -> Result<(), Error> {
     let failed = |error: io::Error| Error::agent(error.to_string());
@@ -78,6 +80,7 @@ pub fn serve(
             store: store.clone(),
             stay,
             program,
+            config,
             begun: Instant::now(),
             had_work: Cell::new(stay == Stay::WhileWanted),
             parts: Mutex::new(PARTS.iter().map(|part| Slot::of(part)).collect()),
@@ -139,6 +142,7 @@ struct Agent {
     store: Store,
     stay: Stay,
     program: Program,
+    config: Config,
     begun: Instant,
     had_work: Cell<bool>,
     parts: Mutex<Vec<Slot>>,
@@ -202,7 +206,8 @@ impl Agent {
         let mut trouble = Vec::new();
         let mut any = false;
         for slot in slots.iter_mut() {
-            if networks.iter().any(|network| (slot.part.is_wanted)(network)) {
+            let wanted = |network| (slot.part.is_wanted)(network);
+            if (slot.part.is_always)(&self.config) || networks.iter().any(wanted) {
                 any = true;
                 let synced = self.ask(slot, &json!(Request::Sync)).await;
                 let reason = synced.map(|answer| answer["failed"].as_str().map(str::to_owned));

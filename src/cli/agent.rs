@@ -16,7 +16,7 @@ use crate::{
         supervisor::{self, Program, Stay},
         wire::{self, Reply, Request},
     },
-    config::AgentStart,
+    config::{AgentStart, Config},
     container::{
         detach::{self, Detached, Watcher},
         watch::Held,
@@ -34,7 +34,8 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
     let _ = rustix::thread::set_name(c"rnet");
     let store = context.store()?;
     if let Some(name) = &args.part {
-        part::be(name, store)?;
+        let config = config(&store, args)?;
+        part::be(name, store, config)?;
         return Ok(0);
     }
     if args.status {
@@ -48,7 +49,8 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
         return stop(&store);
     }
     let stay = if args.while_wanted { Stay::WhileWanted } else { Stay::UntilDone };
-    if args.foreground { in_foreground(context, &store) } else { in_background(context, &store, stay) }
+    let begin = Begin { stay, program: program(context, args), config: config(&store, args)? };
+    if args.foreground { in_foreground(&store, begin) } else { in_background(&store, begin) }
 }
 
 fn none_runs() -> Result<u8, Failure> {
@@ -65,16 +67,37 @@ fn stop(store: &Store) -> Result<u8, Failure> {
     }
 }
 
-fn in_foreground(context: &Context, store: &Store) -> Result<u8, Failure> {
+/// What an agent begins with.
+struct Begin {
+    stay: Stay,
+    program: Program,
+    config: Config,
+}
+
+/// The administrator's file; what the words of the command or the environment say comes first.
+fn config(store: &Store, args: &args::Agent) -> Result<Config, Failure> {
+    let mut config = store.config()?;
+    config.store = args.store.clone().or(config.store);
+    config.host_name = args.host_name.clone().or(config.host_name);
+    if let Some(text) = &args.host_address {
+        let wrong = |_| rnetkit_drivers::Invalid::new("host address", text, "it is not an IP address");
+        config.host_address = Some(text.parse().map_err(wrong)?);
+    }
+    Ok(config)
+}
+
+fn in_foreground(store: &Store, begin: Begin) -> Result<u8, Failure> {
     match turn(store, Stay::Always)? {
-        Turn::Mine(lock) => supervisor::serve(store, lock, Stay::Always, program(context), || ())?,
+        Turn::Mine(lock) => {
+            supervisor::serve(store, lock, Stay::Always, begin.program, begin.config, || ())?;
+        }
         Turn::Taken => {}
     }
     Ok(0)
 }
 
 /// Returns when the agent answers, whoever started it.
-fn in_background(context: &Context, store: &Store, stay: Stay) -> Result<u8, Failure> {
+fn in_background(store: &Store, begin: Begin) -> Result<u8, Failure> {
     if wire::is_there(&store.agent_socket()) {
         return Ok(0);
     }
@@ -84,8 +107,8 @@ fn in_background(context: &Context, store: &Store, stay: Stay) -> Result<u8, Fai
             Ok(_) => Ok(0),
             Err(failure) => Err(Failure::new(failure.line).code(failure.code)),
         },
-        Detached::Watcher(watcher) => match turn(store, stay) {
-            Ok(Turn::Mine(lock)) => Ok(serve_behind(context, store, (lock, stay), watcher)),
+        Detached::Watcher(watcher) => match turn(store, begin.stay) {
+            Ok(Turn::Mine(lock)) => Ok(serve_behind(store, begin, lock, watcher)),
             Ok(Turn::Taken) => {
                 watcher.started("");
                 Ok(0)
@@ -95,7 +118,7 @@ fn in_background(context: &Context, store: &Store, stay: Stay) -> Result<u8, Fai
     }
 }
 
-fn serve_behind(context: &Context, store: &Store, (lock, stay): (Lock, Stay), watcher: Watcher) -> u8 {
+fn serve_behind(store: &Store, begin: Begin, lock: Lock, watcher: Watcher) -> u8 {
     let mut watcher = Some(watcher);
     let ready = || {
         if let Some(watcher) = watcher.take() {
@@ -103,7 +126,8 @@ fn serve_behind(context: &Context, store: &Store, (lock, stay): (Lock, Stay), wa
         }
     };
     let _ = std::env::set_current_dir("/");
-    match (supervisor::serve(store, lock, stay, program(context), ready), watcher) {
+    let Begin { stay, program, config } = begin;
+    match (supervisor::serve(store, lock, stay, program, config, ready), watcher) {
         (Ok(()), _) => 0,
         (Err(error), Some(watcher)) => give_up(watcher, &error),
         (Err(error), None) => {
@@ -119,8 +143,13 @@ fn give_up(watcher: Watcher, error: &Error) -> u8 {
 }
 
 /// This program, with the words that make it a part.
-fn program(context: &Context) -> Program {
+fn program(context: &Context, args: &args::Agent) -> Program {
     let mut words = words(context);
+    let given =
+        [("--store", &args.store), ("--host-address", &args.host_address), ("--host-name", &args.host_name)];
+    for (name, value) in given {
+        words.extend(value.iter().flat_map(|value| [OsString::from(name), OsString::from(value)]));
+    }
     words.push("--part".into());
     Program { words }
 }

@@ -88,6 +88,9 @@ pub(crate) enum Command {
     /// What a runtime of containers needs to call rnet as its CNI plugin; without a command, the plugin itself
     #[command(subcommand)]
     Cni(CniCommand),
+    /// Hosts that share networks with this one
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Serve a container's ports on the host's 127.0.0.1 and ::1, until it is disconnected: for networks with loopback=proxy
     Proxy(Proxy),
     /// Tell what happens to networks, links, addresses and the firewall of rnet, as it happens: a line of JSON each
@@ -144,6 +147,26 @@ pub(crate) enum NetworkCommand {
 pub(crate) enum CniCommand {
     /// Put the plugin where runtimes look for it
     Install(CniInstall),
+    /// Print the configuration that lets a runtime use a network
+    Export(CniExport),
+    /// Look for mistakes in a configuration; exit code 1 if there are any
+    Lint(CniLint),
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct CniExport {
+    /// The network's name or id
+    pub(crate) network: String,
+    /// Write it there as NETWORK.conflist, and print the path
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/etc/cni/net.d")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct CniLint {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -202,6 +225,9 @@ pub(crate) struct Create {
     /// An option of the driver
     #[arg(short, long, value_name = "K=V")]
     pub(crate) opt: Vec<String>,
+    /// Also write the configuration with which runtimes of containers use it, as NAME.conflist
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/etc/cni/net.d")]
+    pub(crate) cni: Option<PathBuf>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -518,12 +544,48 @@ pub(crate) struct Agent {
     /// End the agent, leaving the kernel as it is
     #[arg(long, conflicts_with_all = ["foreground", "status"])]
     pub(crate) stop: bool,
+    /// Where networks that span hosts are kept: etcd://HOST:PORT[,HOST:PORT...][/PREFIX]
+    #[arg(long, env = "RNET_STORE", value_name = "URL", hide_env_values = true)]
+    pub(crate) store: Option<String>,
+    /// The address that other hosts send to; the one that the default route uses unless given
+    #[arg(long, env = "RNET_HOST_ADDRESS", value_name = "IP", hide_env_values = true)]
+    pub(crate) host_address: Option<String>,
+    /// This host's name for others
+    #[arg(long, env = "RNET_HOST_NAME", value_name = "NAME", hide_env_values = true)]
+    pub(crate) host_name: Option<String>,
     /// Leave when no network needs it
     #[arg(long, hide = true)]
     pub(crate) while_wanted: bool,
     /// Be a part of an agent that is heard on standard input
     #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
     pub(crate) part: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(defer = true)]
+pub(crate) enum HostCommand {
+    /// List the hosts that share networks with this one
+    #[command(alias = "list")]
+    Ls(HostLs),
+    /// Show hosts, as JSON
+    Inspect(HostNames),
+    /// Remove hosts that are gone for good: what they had is given back
+    #[command(alias = "remove")]
+    Rm(HostNames),
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct HostLs {
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct HostNames {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
 }
 
 #[derive(ClapArgs, Debug)]

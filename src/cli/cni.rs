@@ -1,8 +1,8 @@
 //! `rnet cni …`: what runtimes of containers need to call rnet as their CNI plugin.
 
-use super::{Failure, args, output::Out};
+use super::{Context, Failure, args, output::Out};
 use crate::{
-    cni::{self, install},
+    cni::{self, export, install, lint},
     error::{Error, shown},
 };
 
@@ -37,4 +37,25 @@ fn names(aliases: Option<&str>) -> Result<Vec<&'static str>, Failure> {
     }
     list.dedup();
     Ok(list)
+}
+
+pub(super) fn export(context: &Context, args: &args::CniExport, out: &mut Out) -> Result<(), Failure> {
+    let network = context.rnet()?.network(&args.network)?;
+    match &args.dir {
+        None => out.text(&export::list(&network)),
+        Some(folder) => out.line(&export::write(folder, &network)?.to_string_lossy()),
+    }
+    Ok(())
+}
+
+pub(super) fn lint(args: &args::CniLint, mut out: Out) -> Result<u8, Failure> {
+    let mut code = 0;
+    for file in &args.files {
+        for finding in lint::lint(file)? {
+            out.line(&finding);
+            code = 1;
+        }
+    }
+    out.finish()?;
+    Ok(code)
 }

@@ -7,6 +7,7 @@ mod completions;
 mod containers;
 mod events;
 mod filter;
+mod host;
 mod keep;
 mod network;
 mod output;
@@ -149,6 +150,9 @@ fn run(parsed: args::Args) -> Result<u8, Failure> {
         Command::Gc(args) => keep::collect(&context, &args, &mut out)?,
         Command::Doctor(args) => return keep::doctor(&context, &args, out),
         Command::Cni(CniCommand::Install(args)) => cni::install(&args, &mut out)?,
+        Command::Cni(CniCommand::Export(args)) => cni::export(&context, &args, &mut out)?,
+        Command::Cni(CniCommand::Lint(args)) => return cni::lint(&args, out),
+        Command::Host(command) => return host::run(&context, &command, out),
         Command::Proxy(args) => containers::proxy(&context, &args)?,
         Command::Events(args) => return events::events(&context, &args),
         Command::Purge => keep::purge(&context)?,

@@ -13,6 +13,7 @@ use super::{
     view,
 };
 use crate::{
+    cni::export,
     container_ref::ContainerRef,
     error::{Error, shown},
     ipam::Wishes,
@@ -32,18 +33,39 @@ fn show_plan(plan: &Plan, out: &mut Out) {
     out.text(&plan.to_string());
 }
 
-pub(super) fn create(context: &Context, args: args::Create, out: &mut Out) -> Result<(), Failure> {
+pub(super) fn create(context: &Context, mut args: args::Create, out: &mut Out) -> Result<(), Failure> {
     let mode = mode(args.dry_run);
+    let list = args.cni.take();
     let wanted = wanted(args)?;
-    let (network, plan) = context.rnet()?.create(wanted, mode)?;
+    if let Some(folder) = &list {
+        export::place(folder, wanted.name.as_str())?;
+    }
+    let mut rnet = context.rnet()?;
+    let (network, plan) = rnet.create(wanted, mode)?;
     match mode {
         Mode::Do => {
+            if let Some(folder) = &list {
+                write_list(&mut rnet, folder, &network)?;
+            }
             agent::network_made(context, &network);
             out.line(&network.id.to_string());
         }
         Mode::Show => show_plan(&plan, out),
     }
     Ok(())
+}
+
+/// A network whose list cannot be written is not made either.
+fn write_list(
+    rnet: &mut Rnet<Linux>,
+    folder: &std::path::Path,
+    network: &rnetkit_drivers::Network,
+) -> Result<(), Failure> {
+    let written = export::write(folder, network);
+    if written.is_err() {
+        rnet.remove(network.name.as_str(), false, Mode::Do)?;
+    }
+    Ok(written.map(drop)?)
 }
 
 fn wanted(args: args::Create) -> Result<CreateNetwork, Failure> {

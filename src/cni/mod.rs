@@ -14,7 +14,7 @@
 //! | `attachment` | one container's place there: ADD, DEL, CHECK, GC, STATUS |
 //! | `native`, `bridge`, `chained`, `loopback` | the plugins that make and change interfaces |
 //! | `leases`, `host_local`, `fixed`, `delegate` | addresses: our own plugins for them, and others' |
-//! | `install` | rnet where runtimes look for plugins |
+//! | `install`, `export`, `lint` | rnet where runtimes look for plugins; their files, written and looked through |
 
 mod attachment;
 mod bridge;
@@ -22,12 +22,14 @@ mod call;
 mod chained;
 mod config;
 mod delegate;
+pub mod export;
 mod failure;
 mod fixed;
 mod host_local;
 pub mod install;
 mod json;
 mod leases;
+pub mod lint;
 mod loopback;
 mod native;
 mod networks;

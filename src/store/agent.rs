@@ -7,8 +7,12 @@ use std::{
 };
 
 use rnetkit_drivers::Id;
+use serde::{Deserialize, Serialize};
 
-use super::{Lock, Store, file};
+use super::{
+    Lock, Store,
+    file::{self, Durable},
+};
 use crate::{config::Config, error::Error};
 
 /// No configuration is longer, in bytes.
@@ -82,4 +86,30 @@ impl Store {
         file.take(LONGEST_CONFIG).read_to_string(&mut text).map_err(|error| Error::store(&path, error))?;
         text.parse().map_err(|reason| Error::Config { path, reason })
     }
+
+    /// Which cluster this host is of, and how far it had seen it.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn cluster_record(&self) -> Result<Option<ClusterRecord>, Error> {
+        file::read(&self.root.join("cluster.json"))
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_cluster_record(&self, record: &ClusterRecord) -> Result<(), Error> {
+        file::make_dir(&self.root)?;
+        file::write(&self.root.join("cluster.json"), record, Durable::No)
+    }
+}
+
+/// Which cluster a host is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// The cluster's id.
+    pub cluster: Id,
+    /// The revision of the store up to which it was seen.
+    pub revision: i64,
 }

@@ -29,6 +29,7 @@ mod pool;
 
 use std::path::{Path, PathBuf};
 
+pub use agent::ClusterRecord;
 pub use definitions::Identity;
 pub use endpoints::{EndpointState, Pending, Watch};
 pub use file::Lock;

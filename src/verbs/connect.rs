@@ -137,8 +137,9 @@ impl<K: Kernel> Rnet<K> {
         let _lock = self.store.lock_container(&target.key)?;
         self.take_back_dead(Some(&target.key))?;
         let result = self.connect_locked(wanted, &network, &target);
-        if result.is_err() {
-            self.store.leave_container(&target.key);
+        match &result {
+            Ok(connected) => self.tell_others(&connected.network),
+            Err(_) => self.store.leave_container(&target.key),
         }
         result
     }
@@ -155,7 +156,8 @@ impl<K: Kernel> Rnet<K> {
             let network = self.up(network)?;
             match self.attach(wanted, &network, target, &others) {
                 // The last container left between the two, and the bridge went with it.
-                Err(Error::NetworkNotFound { .. }) if network.name.as_str() == "bridge" => {}
+                Err(Error::NetworkNotFound { .. })
+                    if network.name.as_str() == "bridge" || crate::cluster::is_shared(&network) => {}
                 Err(error) => {
                     self.down_if_unused(&network)?;
                     return Err(error);
@@ -405,6 +407,8 @@ impl<K: Kernel> Rnet<K> {
         skip: &[InterfaceName],
     ) -> Result<Pending, Error> {
         let mut state = self.draft(wanted, network, target, others, skip)?;
+        // Before any lock is held: the agent may need the same.
+        let wanted = &self.agree(wanted, network, &state.endpoint)?;
         let gone = || Error::NetworkNotFound { name: network.name.to_string() };
         let _lock = self.store.lock_living_network(network)?.ok_or_else(gone)?;
         if self.store.made_network(&network.id)?.is_none() {
@@ -487,6 +491,21 @@ impl<K: Kernel> Rnet<K> {
         mended.iter().for_each(|difference| tracing::info!("mended: {difference}"));
         tracing::warn!("{} things that somebody had deleted were made again", mended.len());
         Ok(())
+    }
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// What is wanted, with the addresses that the hosts of a cluster agree on where the network is theirs.
+    fn agree(&mut self, wanted: &Connect, network: &Network, endpoint: &Endpoint) -> Result<Connect, Error> {
+        let mut wanted = wanted.clone();
+        if !crate::cluster::is_shared(network) {
+            return Ok(wanted);
+        }
+        let asked: Vec<IpAddr> = wanted.ip.into_iter().chain(wanted.ip6).collect();
+        let agreed = self.cluster()?.reserve(network, &endpoint.id, &endpoint.container.name, &asked)?;
+        wanted.ip = agreed.iter().copied().find(IpAddr::is_ipv4);
+        wanted.ip6 = agreed.iter().copied().find(IpAddr::is_ipv6);
+        Ok(wanted)
     }
 }
 

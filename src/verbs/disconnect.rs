@@ -78,9 +78,10 @@ impl<K: Kernel> Rnet<K> {
         made.map_or(Ok(()), |network| self.down_if_unused(&network))
     }
 
-    /// The pre-defined bridge is there while it is used.
+    /// The pre-defined bridge is there while it is used, and so is on each host a network that hosts share.
     pub(super) fn down_if_unused(&mut self, network: &Network) -> Result<(), Error> {
-        if super::networks::is_builtin(network) { self.take_down(network) } else { Ok(()) }
+        let for_a_while = super::networks::is_builtin(network) || crate::cluster::is_shared(network);
+        if for_a_while { self.take_down(network) } else { Ok(()) }
     }
 
     /// Unmakes what was made for a network that nobody is connected to. Its definition stays.

@@ -32,6 +32,7 @@ pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
 pub use names::{check_alias, name_servers};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
+pub use overlay::Shared;
 pub use proxied::{Proxied, Served};
 use rnetkit_drivers::{Driver, Id, Network};
 
@@ -46,6 +47,7 @@ pub struct Rnet<K> {
     store: Store,
     kernel: K,
     made_network: bool,
+    shared: Option<Box<dyn Shared>>,
 }
 
 impl Rnet<Linux> {
@@ -54,19 +56,27 @@ impl Rnet<Linux> {
     /// # Errors
     /// When a directory is not safe to use, or what is in it cannot be read.
     pub fn open(root: &Path, run: &Path, deletion: Deletion) -> Result<Self, Error> {
-        let store = Store::open(root, run)?;
+        Self::open_in(Store::open(root, run)?, deletion)
+    }
+
+    /// The networks of this host, remembered in that store.
+    ///
+    /// # Errors
+    /// When what is in it cannot be read.
+    pub fn open_in(store: Store, deletion: Deletion) -> Result<Self, Error> {
         let table = store.table()?;
         let kernel =
             Linux::new(table, deletion).map_err(|refusal| Error::kernel("look at /proc", refusal))?;
         let sandboxes = store.sandboxes_dir();
-        Ok(Self::new(store, kernel.with_sandboxes(sandboxes)))
+        let client = crate::agent::overlay::Client::new(store.clone());
+        Ok(Self::new(store, kernel.with_sandboxes(sandboxes)).with_cluster(Box::new(client)))
     }
 }
 
 impl<K: Kernel> Rnet<K> {
     /// The networks that the store remembers, on that kernel.
     pub fn new(store: Store, kernel: K) -> Self {
-        Self { store, kernel, made_network: false }
+        Self { store, kernel, made_network: false, shared: None }
     }
 
     /// The store.

@@ -6,6 +6,7 @@ use rnetkit_drivers::{Id, Name, Network};
 
 use super::{Mode, Rnet, driver};
 use crate::{
+    cluster,
     error::{Error, shown},
     ipam::{self, Wishes},
     kernel::Kernel,
@@ -69,6 +70,16 @@ impl<K: Kernel> Rnet<K> {
         if mode == Mode::Show {
             let plan = self.up_plan(&network)?.1;
             return Ok((network, plan));
+        }
+        if cluster::is_shared(&network) {
+            // Made on each host when a container there first needs it. The agent may need the lock before it answers.
+            drop(lock);
+            let network = self.cluster()?.create(&network)?;
+            let _lock = self.store.lock_host()?;
+            if self.store.definition(&name)?.is_none() {
+                self.store.define(&network)?;
+            }
+            return Ok((network, Plan::default()));
         }
         self.store.define(&network)?;
         drop(lock);
@@ -187,7 +198,7 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// A subnet that a user asks for must meet no other network, and nothing that the host has a route to.
-    fn check_free(&mut self, subnet: &ipnetwork::IpNetwork) -> Result<(), Error> {
+    pub(super) fn check_free(&mut self, subnet: &ipnetwork::IpNetwork) -> Result<(), Error> {
         let taken = |by: String| Err(Error::SubnetTaken { subnet: *subnet, by });
         for network in self.networks()? {
             if let Some(pool) = network.pools.iter().find(|pool| ipam::overlaps(&pool.subnet, subnet)) {
@@ -223,7 +234,7 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// An interface group that no other network has.
-    fn free_group(&self, id: &Id) -> Result<u32, Error> {
+    pub(super) fn free_group(&self, id: &Id) -> Result<u32, Error> {
         let used: Vec<u32> = self.networks()?.iter().map(|network| network.group).collect();
         let start = u32::from(u16::from_be_bytes([id.0[0], id.0[1]]));
         let mut groups = (0..=0xffff).map(|n| Network::GROUPS | (start + n) & 0xffff);
@@ -333,6 +344,13 @@ impl<K: Kernel> Rnet<K> {
             refuse_endpoints(&network, &endpoints, force)?;
             endpoints
         };
+        if cluster::is_shared(&network) {
+            for state in &endpoints {
+                self.disconnect_key(&network.id, &state.key)?;
+            }
+            self.cluster()?.settle()?;
+            self.cluster()?.remove(&network)?;
+        }
         self.remove_all(&network, endpoints, force)?;
         Ok((network, Plan::default()))
     }

@@ -1,21 +1,35 @@
 //! What an overlay network needs to know of its host: by which address others reach it, and how much of a packet is
 //! left. Never talks to other hosts.
 
+use std::{collections::HashSet, net::IpAddr};
+
 use rnetkit_drivers::{
-    Network,
+    Id, Network, Peer, Resource,
     overlay::{self, MOST_VNI, OWN_ADDRESS, SMALLEST_VNI, Settings},
 };
 
-use super::Rnet;
-use crate::{error::Error, kernel::Kernel};
+use super::{Rnet, driver};
+use crate::{
+    cluster,
+    error::Error,
+    ipam::{self, Wishes},
+    kernel::Kernel,
+    plan::Plan,
+    store::EndpointState,
+};
+
+/// What is said where a cluster is needed and there is none.
+const NO_STORE: &str = "an overlay network needs a store that its hosts share (store = \"etcd://...\" in config.toml), or \
+                        their addresses: -o peers=HOST=RANGE,...";
 
 impl<K: Kernel> Rnet<K> {
     /// Fills in what the user left open: the own address, the largest packet, the number on the wire.
     pub(super) fn decide_overlay(&mut self, network: &mut Network) -> Result<(), Error> {
         let settings = Settings::of(network)?;
         if !settings.is_by_hand() {
-            let what = "an overlay network needs a store that its hosts share, or their addresses: -o peers=HOST=RANGE,...";
-            return Err(Error::Unsupported { what: what.to_owned() });
+            // What is left open, the hosts of the cluster agree on.
+            self.cluster()?;
+            return Ok(());
         }
         let underlay = self
             .kernel
@@ -53,4 +67,209 @@ fn number_of(network: &Network) -> u32 {
     });
     let numbers = u64::from(MOST_VNI - SMALLEST_VNI + 1);
     SMALLEST_VNI + u32::try_from(hash % numbers).unwrap_or(0)
+}
+
+/// What the hosts of a cluster agree on, for the verbs of one of them.
+pub trait Shared {
+    /// Defines a network for all hosts; returns it with what was chosen.
+    ///
+    /// # Errors
+    /// When its name or subnet is taken, or the others cannot be asked.
+    fn create(&mut self, network: &Network) -> Result<Network, Error>;
+
+    /// Removes a network that no host has an endpoint in.
+    ///
+    /// # Errors
+    /// When one has, or the others cannot be asked.
+    fn remove(&mut self, network: &Network) -> Result<(), Error>;
+
+    /// One address of each subnet, for an endpoint that is being made.
+    ///
+    /// # Errors
+    /// When none is to be had, or the others cannot be asked.
+    fn reserve(
+        &mut self,
+        network: &Network,
+        endpoint: &Id,
+        name: &str,
+        asked: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Error>;
+
+    /// Tells the others what is recorded here by now.
+    ///
+    /// # Errors
+    /// When they cannot be told.
+    fn settle(&mut self) -> Result<(), Error>;
+}
+
+impl<K: Kernel> Rnet<K> {
+    /// With a cluster, by way of which hosts agree.
+    #[must_use]
+    pub fn with_cluster(mut self, shared: Box<dyn Shared>) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    pub(super) fn cluster(&mut self) -> Result<&mut Box<dyn Shared>, Error> {
+        let missing = || Error::Unsupported { what: NO_STORE.to_owned() };
+        self.shared.as_mut().ok_or_else(missing)
+    }
+
+    /// Tells the other hosts; they hear of it later where they cannot be told now.
+    pub(super) fn tell_others(&mut self, network: &Network) {
+        if !cluster::is_shared(network) {
+            return;
+        }
+        if let Err(error) = self.cluster().and_then(|shared| shared.settle()) {
+            tracing::warn!("network {}: other hosts do not know yet: {error}", network.name);
+        }
+    }
+
+    /// Takes over a network that another host defined. Whether it is new here.
+    ///
+    /// # Errors
+    /// When it meets what is here already, or makes no sense.
+    pub fn adopt(&mut self, network: &Network, own: IpAddr) -> Result<bool, Error> {
+        if let Some(known) = self.store.definition(&network.name)? {
+            if known.id == network.id {
+                return Ok(false);
+            }
+            return Err(Error::NetworkExists { name: network.name.to_string() });
+        }
+        let mut network = network.clone();
+        network.group = self.free_group(&network.id)?;
+        network.options.insert(OWN_ADDRESS.to_owned(), own.to_string());
+        self.refuse_poison(&network)?;
+        let _lock = self.store.lock_host()?;
+        self.store.define(&network)?;
+        Ok(true)
+    }
+
+    /// What comes from the store is believed as little as what a user types.
+    fn refuse_poison(&mut self, network: &Network) -> Result<(), Error> {
+        let refuse =
+            |what: &str| Err(Error::Unsupported { what: format!("network {}: {what}", network.name) });
+        if !cluster::is_shared(network) || network.ipam_driver != "default" {
+            return refuse("it is no overlay network of a cluster");
+        }
+        let settings = Settings::of(network)?;
+        if settings.vni.is_none() || settings.mtu.is_none() || network.pools.is_empty() {
+            return refuse("its number, its largest packet or its subnet is missing");
+        }
+        let wishes = Wishes {
+            subnets: network.pools.iter().map(|pool| pool.subnet).collect(),
+            gateways: network.pools.iter().filter_map(|pool| pool.gateway).collect(),
+            ranges: network.pools.iter().filter_map(|pool| pool.range).collect(),
+            aux: network.pools.iter().flat_map(|pool| pool.aux.clone()).collect(),
+        };
+        if ipam::pools(&wishes)? != network.pools {
+            return refuse("its subnets contradict each other");
+        }
+        for subnet in &wishes.subnets {
+            self.check_free(subnet)?;
+        }
+        driver("overlay")?.check(network)?;
+        Ok(())
+    }
+
+    /// Forgets a network that the cluster has no more. One that has endpoints here stays until they are gone.
+    ///
+    /// # Errors
+    /// When something cannot be unmade.
+    pub fn forget_shared(&mut self, network: &Id) -> Result<bool, Error> {
+        let known = self.store.definitions()?.into_iter().find(|known| known.id == *network);
+        let Some(known) = known.filter(cluster::is_shared) else { return Ok(true) };
+        if self.store.has_endpoints(network)? {
+            return Ok(false);
+        }
+        self.remove_all(&known, Vec::new(), false)?;
+        Ok(true)
+    }
+
+    /// The endpoints of shared networks on this host that are ready, and the ids of those that are being made.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn shared_endpoints(&self) -> Result<(Vec<EndpointState>, Vec<Id>), Error> {
+        let mut ready = Vec::new();
+        for network in self.store.made_networks()?.iter().filter(|network| cluster::is_shared(network)) {
+            ready.extend(self.store.endpoints(&network.id)?);
+        }
+        let pending = self.store.pending()?.into_iter().map(|(id, _)| id).collect();
+        Ok((ready, pending))
+    }
+
+    /// Brings the kernel from these peers to those, in one plan. `all` is what else was placed: everything that may come
+    /// to exist is on record before it does.
+    ///
+    /// # Errors
+    /// When a step is refused.
+    pub fn move_peers(
+        &mut self,
+        network: &Network,
+        all: &[Peer],
+        before: &[Peer],
+        after: &[Peer],
+    ) -> Result<(), Error> {
+        let wanted = peers(network, after)?;
+        if !wanted.is_empty() {
+            let may_exist = peers(network, all)?.into_iter().chain(wanted.clone());
+            self.record(network, may_exist.collect())?;
+        }
+        self.settle_plan(&Plan::between(&peers(network, before)?, &wanted))
+    }
+
+    /// Brings the kernel to these peers from whatever it has and a record knows of.
+    ///
+    /// # Errors
+    /// When the kernel cannot be looked at, or a step is refused.
+    pub fn settle_peers(&mut self, network: &Network, all: &[Peer]) -> Result<(), Error> {
+        let Some(state) = self.store.network_state(&network.id)? else { return Ok(()) };
+        let wanted = peers(network, all)?;
+        let mut known = wanted.clone();
+        let seen: HashSet<&Resource> = wanted.iter().collect();
+        let own: HashSet<Resource> = driver("overlay")?.network(network)?.into_iter().collect();
+        known.extend(state.made.iter().filter(|r| !seen.contains(r) && !own.contains(r)).cloned());
+        self.record(network, known.clone())?;
+        let failed = |refusal| Error::kernel("look at the host", refusal);
+        let found: Vec<Resource> =
+            self.kernel.find(&known, None).map_err(failed)?.into_iter().flatten().collect();
+        self.settle_plan(&Plan::between(&found, &wanted))
+    }
+
+    fn settle_plan(&mut self, plan: &Plan) -> Result<(), Error> {
+        let left = self.kernel.settle(plan, None);
+        match left.first() {
+            Some((step, refusal)) => Err(Error::apply(step, refusal.clone(), &left[1..])),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the peers with what was made for the network, so that it is checked, mended and unmade with it.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn record_peers(&mut self, network: &Network, all: &[Peer]) -> Result<(), Error> {
+        self.record(network, peers(network, all)?)
+    }
+
+    fn record(&mut self, network: &Network, placed: Vec<Resource>) -> Result<(), Error> {
+        let Some(_lock) = self.store.lock_living_network(network)? else { return Ok(()) };
+        let Some(mut state) = self.store.network_state(&network.id)?.filter(|state| !state.pending) else {
+            return Ok(());
+        };
+        let own = driver("overlay")?.network(network)?.into_iter().filter(|resource| !resource.is_shared());
+        let mut seen = HashSet::new();
+        state.made = own.chain(placed).filter(|resource| seen.insert(resource.clone())).collect();
+        self.store.set_network_state(&state)
+    }
+}
+
+fn peers(network: &Network, list: &[Peer]) -> Result<Vec<Resource>, Error> {
+    let driver = driver("overlay")?;
+    let mut all = Vec::new();
+    for peer in list {
+        all.extend(driver.peer(network, peer)?);
+    }
+    Ok(all)
 }

@@ -35,8 +35,13 @@ use super::{
 use crate::error::Error;
 
 /// The part of the agent.
-pub static PART: Part =
-    Part { name: "names", needs: CapabilitySet::NET_BIND_SERVICE, is_wanted, run: |inside| run(inside) };
+pub static PART: Part = Part {
+    name: "names",
+    needs: CapabilitySet::NET_BIND_SERVICE,
+    is_wanted,
+    is_always: |_| false,
+    run: |inside| run(inside),
+};
 
 /// How soon an address that could not be listened on is tried again.
 const AGAIN: Duration = Duration::from_secs(1);

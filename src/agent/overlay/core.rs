@@ -1,0 +1,627 @@
+//! What the part does, apart from waiting: it takes what is followed, places what other hosts have, tells them what is
+//! here, and answers the verbs. Runs on any store and any kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+use rnetkit_drivers::{Id, Network, Peer, RemoteEndpoint, overlay};
+use serde_json::{Value, json};
+
+use super::client::Seen;
+use crate::{
+    cluster::{
+        End, Host, Key,
+        follow::{Difference, Follow},
+        operations::{Cluster, Refused, Wish},
+        parse,
+        store::{Store, Trouble},
+    },
+    error::{Error, shown},
+    ipam,
+    kernel::Kernel,
+    store::{ClusterRecord, EndpointState},
+    verbs::{self, Rnet},
+};
+
+/// How long an address may be reserved for an endpoint that no record names yet, in seconds.
+const IN_FLIGHT: u64 = 30;
+
+/// What is known, and what was made of it.
+pub struct Core<S: Store, K: Kernel> {
+    /// The cluster.
+    pub cluster: Cluster<S>,
+    /// This host.
+    pub rnet: Rnet<K>,
+    /// What is followed.
+    pub follow: Follow<S>,
+    hosts: BTreeMap<Id, Host>,
+    alive: BTreeSet<Id>,
+    networks: BTreeMap<Id, Network>,
+    ends: BTreeMap<Id, BTreeMap<(Id, Id), End>>,
+    /// Peers as they were last placed, by network and host.
+    placed: BTreeMap<Id, BTreeMap<Id, Peer>>,
+    /// Networks whose record does not name all peers that were placed.
+    unrecorded: BTreeSet<Id>,
+    /// Networks that the cluster has no more, and this host still has.
+    leaving: BTreeSet<Id>,
+    /// Endpoints that addresses were reserved for, and when.
+    in_flight: BTreeMap<Id, u64>,
+    /// Why nothing of the store is believed.
+    distrust: Option<String>,
+    /// What was wrong last.
+    trouble: Option<String>,
+    registered: bool,
+    recorded: Option<ClusterRecord>,
+}
+
+impl<S: Store, K: Kernel> Core<S, K> {
+    /// The part at its beginning.
+    pub fn new(cluster: Cluster<S>, rnet: Rnet<K>) -> Self {
+        let follow = Follow::new(cluster.keys.seen());
+        Self {
+            cluster,
+            rnet,
+            follow,
+            hosts: BTreeMap::new(),
+            alive: BTreeSet::new(),
+            networks: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            unrecorded: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            distrust: None,
+            trouble: None,
+            registered: false,
+            recorded: None,
+        }
+    }
+
+    /// Says that this host is there, and makes sure that the store is the one of before.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn begin(&mut self) -> Result<(), Refused> {
+        if self.distrust.is_some() {
+            return Ok(());
+        }
+        if !self.registered {
+            self.check_identity().await?;
+            if self.distrust.is_some() {
+                return Ok(());
+            }
+            let again = self.cluster.register().await?;
+            self.registered = true;
+            if again {
+                tracing::warn!("this host was removed from the cluster and is back");
+            }
+        } else if self.cluster.keep_alive().await? {
+            self.settle().await?;
+        }
+        self.trouble = None;
+        Ok(())
+    }
+
+    /// A store that is empty, or of an earlier time, must not take away what works.
+    async fn check_identity(&mut self) -> Result<(), Refused> {
+        self.recorded = self.rnet.store().cluster_record()?;
+        let fresh = verbs::new_id()?;
+        let found = self.cluster.identity(fresh).await?;
+        match &self.recorded {
+            Some(record) if record.cluster != found => {
+                self.distrust = Some(format!(
+                    "the store is not the one of before: it is of cluster {}, and this host is of {}; to join it \
+                     all the same, remove cluster.json",
+                    found.short(),
+                    record.cluster.short()
+                ));
+            }
+            Some(_) => {}
+            None => self.record(ClusterRecord { cluster: found, revision: 0 })?,
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: ClusterRecord) -> Result<(), Error> {
+        self.rnet.store().set_cluster_record(&record)?;
+        self.recorded = Some(record);
+        Ok(())
+    }
+
+    /// Takes what is different in the store. Networks that it concerns are placed anew.
+    pub fn take(&mut self, differences: Vec<Difference>) {
+        if let Some(reason) = self.suspicion(&differences) {
+            tracing::error!("{reason}");
+            self.distrust = Some(reason);
+        }
+        if self.distrust.is_some() {
+            return;
+        }
+        let mut touched = BTreeSet::new();
+        for (key, value) in differences {
+            match self.cluster.keys.read(&key) {
+                Some(read) => self.take_one(&key, read, value.as_deref(), &mut touched),
+                None => tracing::warn!("{}: it is no key of rnet's, and not looked at", shown(&key)),
+            }
+        }
+        for network in touched {
+            self.place(&network);
+        }
+    }
+
+    /// Whether the store lost what it cannot lose.
+    fn suspicion(&self, differences: &[Difference]) -> Option<String> {
+        let record = self.recorded.as_ref()?;
+        if self.follow.revision() < record.revision {
+            return Some(format!(
+                "the store is of an earlier time: it is at revision {}, and was at {}; what is placed stays as it is",
+                self.follow.revision(),
+                record.revision
+            ));
+        }
+        let meta = differences.iter().find(|(key, _)| self.cluster.keys.read(key) == Some(Key::Meta))?;
+        let same = meta.1.as_deref().is_some_and(|value| parse(value) == Ok(record.cluster));
+        (!same)
+            .then(|| "the store lost the identity of the cluster; what is placed stays as it is".to_owned())
+    }
+
+    fn take_one(&mut self, key: &str, read: Key, value: Option<&[u8]>, touched: &mut BTreeSet<Id>) {
+        let bad = |reason: &str| tracing::warn!("{}: {reason}; it is not believed", shown(key));
+        match (read, value) {
+            (Key::Meta, _) => {}
+            (Key::Alive(host), Some(_)) => drop(self.alive.insert(host)),
+            (Key::Alive(host), None) => drop(self.alive.remove(&host)),
+            (Key::Host(host), None) => {
+                self.hosts.remove(&host);
+                touched.extend(self.placed.keys().copied());
+            }
+            (Key::Host(id), Some(value)) => match parse::<Host>(value).and_then(|host| sound_host(&id, host))
+            {
+                Ok(host) => {
+                    self.hosts.insert(id, host);
+                    touched.extend(self.networks.keys().copied());
+                }
+                Err(reason) => bad(&reason),
+            },
+            (Key::Network(network), None) => {
+                self.networks.remove(&network);
+                self.leaving.insert(network);
+            }
+            (Key::Network(id), Some(value)) => match parse::<Network>(value).and_then(|n| same_id(&id, n)) {
+                Ok(network) => {
+                    self.leaving.remove(&id);
+                    self.adopt(&network);
+                    self.networks.insert(id, network);
+                    touched.insert(id);
+                }
+                Err(reason) => bad(&reason),
+            },
+            (Key::End { network, host, end }, None) => {
+                self.ends.entry(network).or_default().remove(&(host, end));
+                touched.insert(network);
+            }
+            (Key::End { network, host, end }, Some(value)) => match parse::<End>(value) {
+                Ok(known) if known.id == end => {
+                    self.ends.entry(network).or_default().insert((host, end), known);
+                    touched.insert(network);
+                }
+                Ok(_) => bad("it is of another endpoint than its key"),
+                Err(reason) => bad(&reason),
+            },
+        }
+    }
+
+    fn adopt(&mut self, network: &Network) {
+        match self.rnet.adopt(network, self.cluster.me.address) {
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!("network {} of the cluster is not taken over: {error}", network.name)
+            }
+        }
+    }
+
+    /// Brings the kernel to what is known of a network's other hosts.
+    fn place(&mut self, id: &Id) {
+        let known = match self.rnet.store().made_network(id) {
+            Ok(known) => known,
+            Err(error) => return tracing::warn!("{error}"),
+        };
+        let Some(network) = known else {
+            self.placed.remove(id);
+            self.unrecorded.remove(id);
+            return;
+        };
+        let wanted = self.peers(&network);
+        let placed = match self.placed.remove(id) {
+            Some(before) if before == wanted => Ok(()),
+            Some(before) => {
+                let (from, to) = difference(&before, &wanted);
+                let all: Vec<Peer> = before.into_values().collect();
+                self.unrecorded.insert(*id);
+                self.rnet.move_peers(&network, &all, &from, &to)
+            }
+            // Nobody knows what is there: all is looked at.
+            None => {
+                let all: Vec<Peer> = wanted.values().cloned().collect();
+                self.unrecorded.insert(*id);
+                self.rnet.settle_peers(&network, &all)
+            }
+        };
+        match placed {
+            Ok(()) => drop(self.placed.insert(*id, wanted)),
+            Err(error) => {
+                tracing::warn!("network {}: {error}", network.name);
+                self.trouble = Some(error.to_string());
+            }
+        }
+    }
+
+    /// What other hosts have of a network, as far as it can be believed.
+    fn peers(&self, network: &Network) -> BTreeMap<Id, Peer> {
+        let mut peers: BTreeMap<Id, Peer> = BTreeMap::new();
+        let mut seen: HashSet<IpAddr> = HashSet::new();
+        let Some(ends) = self.ends.get(&network.id) else { return peers };
+        let own = ends.iter().filter(|((host, _), _)| *host == self.cluster.me.id);
+        seen.extend(own.flat_map(|(_, end)| end.addresses.iter().copied()));
+        for ((host, id), end) in ends {
+            if *host == self.cluster.me.id {
+                continue;
+            }
+            let Some(known) = self.hosts.get(host).filter(|known| !known.fenced) else { continue };
+            if known.address.is_ipv6() != self.cluster.me.address.is_ipv6()
+                || known.address == self.cluster.me.address
+            {
+                tracing::warn!("host {} is not reached by address {}", shown(&known.name), known.address);
+                continue;
+            }
+            let doubtful = end.addresses.iter().find_map(|address| doubt(network, *address, &seen));
+            if let Some(reason) = doubtful {
+                tracing::warn!(
+                    "endpoint {} of host {} on network {}: {reason}",
+                    id.short(),
+                    shown(&known.name),
+                    network.name
+                );
+                continue;
+            }
+            seen.extend(end.addresses.iter().copied());
+            let peer = peers.entry(*host).or_insert(Peer { address: known.address, endpoints: Vec::new() });
+            peer.endpoints.push(RemoteEndpoint { mac: end.mac, addresses: end.addresses.clone() });
+        }
+        peers
+    }
+
+    /// Records what was placed, and forgets what the cluster forgot.
+    pub fn tidy(&mut self) {
+        for id in std::mem::take(&mut self.unrecorded) {
+            let (Some(placed), Ok(Some(network))) =
+                (self.placed.get(&id), self.rnet.store().made_network(&id))
+            else {
+                continue;
+            };
+            let all: Vec<Peer> = placed.values().cloned().collect();
+            if let Err(error) = self.rnet.record_peers(&network, &all) {
+                tracing::warn!("{error}");
+            }
+        }
+        for id in self.leaving.clone() {
+            match self.rnet.forget_shared(&id) {
+                Ok(true) => drop(self.leaving.remove(&id)),
+                Ok(false) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        let revision = self.follow.revision();
+        if let Some(record) = self.recorded.clone().filter(|record| record.revision < revision)
+            && self.distrust.is_none()
+            && let Err(error) = self.record(ClusterRecord { revision, ..record })
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Looks at every network that is here again: what somebody deleted is made again.
+    pub fn look_again(&mut self) {
+        if self.distrust.is_some() || !self.follow.is_told() {
+            return;
+        }
+        self.placed.clear();
+        let all: Vec<Id> = self.networks.keys().copied().collect();
+        all.iter().for_each(|id| self.place(id));
+    }
+
+    /// Tells the others what is recorded here, and gives back what is not.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn settle(&mut self) -> Result<(), Refused> {
+        // Networks that came to be here since: their other hosts are placed.
+        let fresh: Vec<Id> =
+            self.networks.keys().filter(|id| !self.placed.contains_key(id)).copied().collect();
+        fresh.iter().for_each(|id| self.place(id));
+        let (ready, pending) = self.rnet.shared_endpoints()?;
+        let me = self.cluster.me.id;
+        for state in &ready {
+            let end = end_of(state);
+            let network = state.endpoint.network;
+            let known = self.ends.get(&network).and_then(|ends| ends.get(&(me, end.id)));
+            if known == Some(&end) || !self.networks.contains_key(&network) {
+                continue;
+            }
+            self.publish(&network, &end).await?;
+        }
+        let is_here = |id: &Id| ready.iter().any(|state| state.endpoint.id == *id) || pending.contains(id);
+        let now = verbs::uptime();
+        self.in_flight.retain(|id, since| now < *since + IN_FLIGHT && !is_here(id));
+        let gone: Vec<(Id, Id)> = self
+            .ends
+            .iter()
+            .flat_map(|(network, ends)| ends.keys().map(move |(host, end)| (*network, *host, *end)))
+            .filter(|(_, host, end)| *host == me && !is_here(end) && !self.in_flight.contains_key(end))
+            .map(|(network, _, end)| (network, end))
+            .collect();
+        for (network, end) in gone {
+            self.cluster.withdraw(&network, &end).await?;
+            self.ends.entry(network).or_default().remove(&(me, end));
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, network: &Id, end: &End) -> Result<(), Refused> {
+        let published = match self.cluster.publish(network, end).await {
+            Err(Refused::Fenced) => {
+                self.cluster.register().await?;
+                self.reclaim(network, end).await
+            }
+            Err(Refused::No(_)) => self.reclaim(network, end).await,
+            published => published,
+        };
+        match published {
+            Ok(()) => {
+                self.ends.entry(*network).or_default().insert((self.cluster.me.id, end.id), end.clone());
+                Ok(())
+            }
+            Err(Refused::No(error)) => {
+                let name = shown(&end.name);
+                self.trouble = Some(format!("container {name} is not told to other hosts: {error}"));
+                tracing::error!("container {name} is not told to other hosts: {error}");
+                Ok(())
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    async fn reclaim(&mut self, network: &Id, end: &End) -> Result<(), Refused> {
+        let Some(known) = self.networks.get(network).cloned() else { return Ok(()) };
+        self.cluster.reclaim(&known, end).await?;
+        self.cluster.publish(network, end).await
+    }
+
+    /// Gives back addresses that this host holds for nobody: of commands that died between reserving and recording.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn sweep(&mut self) -> Result<(), Refused> {
+        let held = self.cluster.held_by(&self.cluster.me.id).await?;
+        let (ready, pending) = self.rnet.shared_endpoints()?;
+        let is_here = |id: &Id| ready.iter().any(|state| state.endpoint.id == *id) || pending.contains(id);
+        let lost: BTreeSet<(Id, Id)> = held
+            .into_iter()
+            .filter(|(_, end, _, _)| !is_here(end) && !self.in_flight.contains_key(end))
+            .map(|(network, end, _, _)| (network, end))
+            .collect();
+        for (network, end) in lost {
+            self.cluster.withdraw(&network, &end).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers one question of the verbs.
+    pub async fn answer(&mut self, words: &Value) -> Value {
+        let asked = words["do"].as_str().unwrap_or_default();
+        let needs_store = matches!(asked, "create" | "remove" | "reserve" | "settle" | "fence");
+        if let Some(reason) = self.distrust.as_ref().filter(|_| needs_store) {
+            return json!({"no": reason});
+        }
+        if needs_store
+            && !self.registered
+            && let Err(refused) = self.begin().await
+        {
+            return no(asked, &refused);
+        }
+        let result = match asked {
+            "sync" => Ok(Value::Null),
+            "status" => Ok(self.status()),
+            "hosts" => Ok(json!(self.hosts())),
+            "settle" => self.settle().await.map(|()| Value::Null),
+            "create" => self.create(&words["network"]).await,
+            "remove" => self.remove(&words["network"]).await,
+            "reserve" => self.reserve(words).await,
+            "fence" => self.fence(&words["host"]).await,
+            other => Err(Error::agent(format!("it does not know how to {}", shown(other))).into()),
+        };
+        match result {
+            Ok(value) if matches!(asked, "sync" | "status") => value,
+            Ok(value) => json!({"ok": value}),
+            Err(refused) => no(asked, &refused),
+        }
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "host": self.cluster.me.id,
+            "registered": self.registered,
+            "follows": self.follow.is_told(),
+            "revision": self.follow.revision(),
+            "hosts": self.hosts.len(),
+            "networks": self.networks.len(),
+            "trouble": self.distrust.as_ref().or(self.trouble.as_ref()),
+        })
+    }
+
+    fn hosts(&self) -> Vec<Seen> {
+        let count =
+            |host: &Id| self.ends.values().flat_map(BTreeMap::keys).filter(|(of, _)| of == host).count();
+        let seen = |host: &Host| Seen {
+            host: host.clone(),
+            alive: self.alive.contains(&host.id),
+            here: host.id == self.cluster.me.id,
+            endpoints: count(&host.id),
+        };
+        self.hosts.values().map(seen).collect()
+    }
+
+    async fn create(&mut self, network: &Value) -> Result<Value, Refused> {
+        let mut network: Network = read(network)?;
+        if !network.options.contains_key("mtu")
+            && !network.options.contains_key("com.docker.network.driver.mtu")
+        {
+            let mtus = self.hosts.values().chain([&self.cluster.me]).filter(|host| !host.fenced);
+            let least = mtus
+                .map(|host| host.mtu.saturating_sub(overlay::overhead(host.address)))
+                .min()
+                .unwrap_or(1450);
+            network.options.insert("mtu".to_owned(), least.to_string());
+        }
+        let mut created = self.cluster.create(&network).await?;
+        self.networks.insert(created.id, created.clone());
+        created.group = network.group;
+        created.options.insert(overlay::OWN_ADDRESS.to_owned(), self.cluster.me.address.to_string());
+        Ok(json!(created))
+    }
+
+    async fn remove(&mut self, network: &Value) -> Result<Value, Refused> {
+        let id: Id = read(network)?;
+        if let Some(network) = self.networks.get(&id).cloned() {
+            self.cluster.remove(&network).await?;
+            self.networks.remove(&id);
+        }
+        Ok(Value::Null)
+    }
+
+    async fn reserve(&mut self, words: &Value) -> Result<Value, Refused> {
+        let (network, endpoint): (Id, Id) = (read(&words["network"])?, read(&words["endpoint"])?);
+        let (name, asked): (String, Vec<IpAddr>) = (read(&words["name"])?, read(&words["asked"])?);
+        let known = self.networks.get(&network).cloned();
+        let network = known.ok_or_else(|| Error::NetworkNotFound { name: network.short() })?;
+        let mtu: u32 = network.options.get("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(0);
+        let most = self.cluster.me.mtu.saturating_sub(overlay::overhead(self.cluster.me.address));
+        if mtu > most {
+            let what = format!(
+                "network {} has packets of {mtu} bytes, and {} of this host leaves {most}",
+                network.name, self.cluster.me.address
+            );
+            return Err(Error::Unsupported { what }.into());
+        }
+        self.in_flight.insert(endpoint, verbs::uptime());
+        let wish = Wish { endpoint, name, asked };
+        Ok(json!(self.cluster.reserve(&network, &wish).await?))
+    }
+
+    async fn fence(&mut self, host: &Value) -> Result<Value, Refused> {
+        let host: Id = read(host)?;
+        if host == self.cluster.me.id {
+            let what =
+                "this host cannot remove itself: stop its agent, and remove it from another host".to_owned();
+            return Err(Error::Unsupported { what }.into());
+        }
+        self.cluster.fence(&host).await?;
+        Ok(Value::Null)
+    }
+
+    /// What was wrong with the store.
+    pub fn lost(&mut self, trouble: &Trouble) {
+        let text = trouble.to_string();
+        if self.trouble.as_ref() != Some(&text) {
+            tracing::warn!("{text}; what is placed stays as it is");
+        }
+        self.trouble = Some(text);
+    }
+}
+
+fn read<T: for<'a> serde::Deserialize<'a>>(value: &Value) -> Result<T, Error> {
+    serde_json::from_value(value.clone()).map_err(|error| Error::agent(shown(&error.to_string())))
+}
+
+fn no(asked: &str, refused: &Refused) -> Value {
+    let what = match asked {
+        "reserve" => "overlay: cannot reserve an address: ",
+        "create" => "overlay: cannot create the network: ",
+        "remove" => "overlay: cannot remove the network: ",
+        _ => "overlay: ",
+    };
+    json!({"no": match refused {
+        Refused::No(error) => error.to_string(),
+        Refused::Trouble(trouble) => format!("{what}{trouble}; running containers are not affected"),
+        Refused::Fenced => format!("{what}this host was removed from the cluster, and comes back in a moment"),
+    }})
+}
+
+/// What other hosts are told of an endpoint.
+fn end_of(state: &EndpointState) -> End {
+    let endpoint = &state.endpoint;
+    End {
+        id: endpoint.id,
+        name: endpoint.container.name.clone(),
+        mac: endpoint.mac,
+        addresses: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
+        aliases: endpoint.aliases.clone(),
+    }
+}
+
+/// A host whose record is its own, and whose address can be a host's.
+fn sound_host(id: &Id, host: Host) -> Result<Host, String> {
+    let address = host.address;
+    if host.id != *id {
+        return Err("it is of another host than its key".to_owned());
+    }
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        return Err(format!("{address} is no address of a host"));
+    }
+    Ok(host)
+}
+
+fn same_id(id: &Id, network: Network) -> Result<Network, String> {
+    if network.id == *id { Ok(network) } else { Err("it is of another network than its key".to_owned()) }
+}
+
+/// Why an address cannot be an endpoint's.
+fn doubt(network: &Network, address: IpAddr, seen: &HashSet<IpAddr>) -> Option<String> {
+    let Some(pool) = network.pools.iter().find(|pool| pool.subnet.contains(address)) else {
+        return Some(format!("{address} is in no subnet of the network"));
+    };
+    if seen.contains(&address) {
+        return Some(format!("{address} is another's"));
+    }
+    ipam::reserved(pool, address).map(|reason| format!("{address}: {reason}"))
+}
+
+/// What has to go and what has to come, host by host, without what stays.
+fn difference(before: &BTreeMap<Id, Peer>, after: &BTreeMap<Id, Peer>) -> (Vec<Peer>, Vec<Peer>) {
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    for host in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
+        match (before.get(host), after.get(host)) {
+            (Some(old), Some(new)) if old.address == new.address => {
+                let known: HashSet<&RemoteEndpoint> = old.endpoints.iter().collect();
+                let wanted: HashSet<&RemoteEndpoint> = new.endpoints.iter().collect();
+                let only = |list: &[RemoteEndpoint], other: &HashSet<&RemoteEndpoint>| {
+                    list.iter().filter(|end| !other.contains(end)).cloned().collect::<Vec<_>>()
+                };
+                let (gone, come) = (only(&old.endpoints, &wanted), only(&new.endpoints, &known));
+                if !gone.is_empty() || !come.is_empty() {
+                    // In both, so that the host itself stays believed.
+                    from.push(Peer { address: old.address, endpoints: gone });
+                    to.push(Peer { address: new.address, endpoints: come });
+                }
+            }
+            (old, new) => {
+                from.extend(old.cloned());
+                to.extend(new.cloned());
+            }
+        }
+    }
+    (from, to)
+}
