@@ -1,5 +1,7 @@
 //! `rnet check`, `repair`, `gc`, `doctor`, `purge`, `restore`: records and kernel kept in agreement.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{Context, Failure, agent, args, output::Out};
 use crate::verbs::{Difference, Verdict, What};
 
@@ -11,7 +13,10 @@ pub(super) fn check(context: &Context, args: &args::Check, mut out: Out) -> Resu
     Ok(u8::from(!differences.is_empty()))
 }
 
+/// With as many open files as may be: what is mended together is locked together, and is one transaction.
 pub(super) fn repair(context: &Context, args: &args::Repair, out: &mut Out) -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let mut rnet = context.rnet()?;
     let mended = if args.dry_run { rnet.check(&[])? } else { rnet.repair()? };
     if !args.dry_run && !mended.is_empty() {

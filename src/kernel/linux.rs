@@ -310,6 +310,11 @@ impl<'a> Run<'a> {
             Resource::Address { place, link, address } => {
                 let index = self.index(*place, link)?;
                 self.request(*place, address::add(index, *address), NLM_F_CREATE | NLM_F_EXCL)?;
+                // Of what is sent together, the kernel may leave out the address alone when the sender is killed in it;
+                // and a bridge that is up and has none looks whole to a connect.
+                if *place == Place::Host {
+                    self.flush()?;
+                }
             }
             Resource::Up { place, link } => {
                 let index = self.index(*place, link)?;

@@ -140,19 +140,17 @@ impl<K: Kernel> Rnet<K> {
         let mut locks: HashMap<String, Lock> = HashMap::new();
         let mut work = Vec::new();
         let mut busy = Vec::new();
+        let most = most_locks();
         for (part, plan) in self.examine(&[])? {
             let free = match &part.endpoint {
-                Some(owner) if held != Some(owner.key.as_str()) && !locks.contains_key(&owner.key) => {
-                    match self.store.try_lock_container(&owner.key) {
-                        Ok(lock) => lock.map(|lock| locks.insert(owner.key.clone(), lock)).is_some(),
-                        // No more files may be open at a time: one after the other, then.
-                        Err(Error::Store { source, .. }) if source.raw_os_error() == Some(libc::EMFILE) => {
-                            false
-                        }
-                        Err(error) => return Err(error),
-                    }
+                Some(owner) if held == Some(owner.key.as_str()) || locks.contains_key(&owner.key) => true,
+                // No more files may be open at a time: one after the other, then.
+                Some(_) if locks.len() >= most => false,
+                Some(owner) => {
+                    let lock = self.store.try_lock_container(&owner.key)?;
+                    lock.map(|lock| locks.insert(owner.key.clone(), lock)).is_some()
                 }
-                Some(_) | None => true,
+                None => true,
             };
             match free {
                 true if self.is_on_record(&part)? => work.push((part, plan)),
@@ -308,6 +306,7 @@ impl<K: Kernel> Rnet<K> {
         if !pretend {
             self.reap()?;
             self.store.clear_rest()?;
+            self.take_back_dead_files();
         }
         garbage.set_aside = if pretend { self.store.set_aside()? } else { self.store.clear_set_aside()? };
         for state in self.store.every_endpoint()? {
@@ -370,6 +369,13 @@ impl<K: Kernel> Rnet<K> {
         }
         Ok(names)
     }
+}
+
+/// How many containers are locked at a time: each lock is an open file, and the work needs some too.
+fn most_locks() -> usize {
+    const SPARE: u64 = 64;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(SPARE)).unwrap_or(usize::MAX))
 }
 
 pub(super) fn cannot_look(refusal: crate::kernel::Refusal) -> Error {
