@@ -18,6 +18,7 @@ tests! {
     nobody_outside_passes_for_a_container,
     the_host_is_no_router_for_strangers,
     an_admins_router_routes_on,
+    one_way_traffic_of_an_admins_router_is_not_judged,
     traffic_through_the_host_is_not_hijacked,
     the_way_back_to_the_loopback_is_for_replies_only,
     the_hosts_address_on_a_bridge_answers_on_that_bridge_only,
@@ -274,6 +275,40 @@ fn an_admins_router_routes_on(lab: &Lab) {
     for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         fs::write(format!("/proc/sys/net/{path}"), "0").expect("/proc");
     }
+    no_second_lan(lab, &lan2);
+}
+
+/// The answers of a connection may go another way: to connection tracking what is left of it is invalid, and none of
+/// rnet's business.
+fn one_way_traffic_of_an_admins_router_is_not_judged(lab: &Lab) {
+    let lan2 = second_lan(lab);
+    let before = fs::read("/proc/sys/net/ipv4/ip_forward").expect("/proc");
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("/proc");
+    let ear = Wire::on(&lan2, "eth0");
+    let mouth = Wire::on(&lab.lan, "eth0");
+    let (from, to) = ("192.0.2.2".parse().expect("an address"), "198.51.100.2".parse().expect("an address"));
+    let ends = [mac(&lab.host.mac("uplink0")), mac(&lab.lan.mac("eth0"))];
+    // The middle of a connection that this host never saw the beginning of: ACK and data.
+    let say = |word: &str| {
+        let mut segment = [0u8; 20];
+        segment[..4].copy_from_slice(&[0x9c, 0x40, 0x00, 0x50]);
+        segment[12..14].copy_from_slice(&[0x50, 0x18]);
+        let segment = [&segment[..], word.as_bytes()].concat();
+        mouth.send(&forge::frame(ends[0], ends[1], 0x0800, &forge::ipv4(from, to, 6, &[], &segment)));
+    };
+    let naive = Naive::new(lab);
+    naive.nft("table ip naive { chain f { type filter hook forward priority 0; ct state invalid drop; }; }");
+    say("judged by a rule for all");
+    ear.must_not_hear("judged by a rule for all");
+    naive.gone();
+    say("on its way with nobody");
+    ear.must_hear("on its way with nobody");
+
+    naive::rnet(lab, "", &["-p", "8080:80"]);
+    say("on its way through rnet");
+    ear.must_hear("on its way through rnet");
+    lab.rn("network rm -f blue").ok();
+    fs::write("/proc/sys/net/ipv4/ip_forward", before).expect("/proc");
     no_second_lan(lab, &lan2);
 }
 

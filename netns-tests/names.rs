@@ -2,8 +2,9 @@
 //! the containers' namespaces.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
-    time::Duration,
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    time::{Duration, Instant},
 };
 
 use domain::{
@@ -11,9 +12,12 @@ use domain::{
     rdata::AllRecordData,
 };
 
+use rustix::process::Pid;
+
 use crate::{
+    command::{self, Running},
     harness::tests,
-    lab::{Lab, Place},
+    lab::{Lab, Place, use_resolver},
 };
 
 tests! {
@@ -26,6 +30,15 @@ tests! {
     a_running_container_gets_to_know_its_new_networks,
     bad_names_are_refused_at_connect,
     only_endpoints_of_a_network_are_answered,
+    other_names_are_asked_of_the_hosts_resolvers,
+    internal_networks_ask_nobody_else,
+    resolv_conf_replaced_by_another_file_is_seen,
+    one_client_cannot_stop_the_others,
+    a_thousand_questions_for_a_dead_server_stop_nobody,
+    few_open_files_are_no_end,
+    no_answer_is_lost_under_fifty_changes_a_second,
+    a_killed_agent_is_replaced,
+    it_has_one_capability_and_no_way_to_others,
 }
 
 /// How long an answer is waited for; nothing that works takes as long.
@@ -90,6 +103,26 @@ impl<'a> Asker<'a> {
         self.ask(name, Rtype::A)
     }
 
+    /// What is said over TCP.
+    #[track_caller]
+    fn tcp(&self, name: &str) -> String {
+        self.tcp_or_nothing(name).unwrap_or_else(|| panic!("nothing is said about {name} over TCP"))
+    }
+
+    fn tcp_or_nothing(&self, name: &str) -> Option<String> {
+        let place = SocketAddr::new(self.server, 53);
+        let mut stream = self.place.inside(|| TcpStream::connect_timeout(&place, PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let question = question(name, Rtype::A);
+        let length = u16::try_from(question.len()).expect("a short one");
+        stream.write_all(&[&length.to_be_bytes(), &question[..]].concat()).ok()?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).ok()?;
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut answer).ok()?;
+        Some(said(&answer))
+    }
+
     /// Nothing is said.
     #[track_caller]
     fn hears_nothing(&self, name: &str) {
@@ -116,6 +149,8 @@ fn a_name_answers_as_soon_as_connect_returned(lab: &Lab) {
 }
 
 fn names_follow_live_changes(lab: &Lab) {
+    // Nobody is asked for what nobody here is called, and that is said at once.
+    use_resolver("").expect("a file");
     lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
     lab.rn("network create --internal --subnet 10.91.0.0/24 red").ok();
     let (web, db) = (lab.namespace("web"), lab.namespace("db"));
@@ -127,12 +162,12 @@ fn names_follow_live_changes(lab: &Lab) {
     lab.rn("network connect blue db").ok();
     assert_eq!(web_asks.a("DB"), "NOERROR 10.90.0.3");
     assert_eq!(db_asks.a("www.blue."), "NOERROR 10.90.0.2");
-    assert_eq!(web_asks.a("db.red"), web_asks.a("db.nosuch"), "another network's names are unknown");
+    assert_eq!(web_asks.a("db.red"), "SERVFAIL", "another network's names are asked elsewhere");
     assert_eq!(web_asks.ask("web", Rtype::MX), "NOERROR");
     assert_eq!(web_asks.ask("2.0.90.10.in-addr.arpa", Rtype::PTR), "NOERROR web.blue.");
     assert_eq!(web_asks.a("host.rnet.internal"), "NOERROR 10.90.0.1");
     lab.rn("network disconnect blue web").ok();
-    assert_eq!(db_asks.a("web"), db_asks.a("nosuch"));
+    assert_eq!(db_asks.a("web"), "SERVFAIL");
     lab.rn("network rm -f blue red").ok();
 }
 
@@ -268,4 +303,338 @@ fn only_endpoints_of_a_network_are_answered(lab: &Lab) {
     }
     assert_eq!(blue.a("web"), "NOERROR 10.90.0.2");
     lab.rn("network rm -f blue red").ok();
+}
+
+/// A name server on the LAN that counts what it is asked, and answers as the name says: `slow`, `wrong-id`, `wrong-name`,
+/// `huge` (cut short over UDP), anything else with 203.0.113.7; names that begin with `no` are nobody's.
+const UPSTREAM: &str = r#"
+import socket, struct, sys, threading, time
+count = 0
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(('192.0.2.2', 53))
+tcp = socket.socket(); tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); tcp.bind(('192.0.2.2', 53)); tcp.listen(50)
+def end(q):
+    at = 12
+    while q[at]: at += q[at] + 1
+    return at + 5
+def answer(q, whole):
+    e = end(q); name = q[13:13 + q[12]].decode(); head = q[:2]; question = q[12:e]
+    record = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xcb\0\x71\x07'
+    if name.startswith('no'): return head + b'\x81\x83\0\x01\0\0\0\0\0\0' + question
+    if name == 'wrong-id': head = bytes([q[0] ^ 1, q[1]])
+    if name == 'wrong-name': question = b'\x05other' + question[1 + q[12]:]
+    if name == 'huge':
+        if not whole: return head + b'\x83\x80\0\x01\0\0\0\0\0\0' + question
+        return head + b'\x81\x80\0\x01' + struct.pack('>H', 100) + b'\0\0\0\0' + question + record * 100
+    return head + b'\x81\x80\0\x01\0\x01\0\0\0\0' + question + record
+def serve_tcp():
+    while True:
+        c, _ = tcp.accept()
+        n = struct.unpack('>H', c.recv(2))[0]; a = answer(c.recv(n), True)
+        c.sendall(struct.pack('>H', len(a)) + a); c.close()
+threading.Thread(target=serve_tcp, daemon=True).start()
+print('ready', flush=True)
+def serve_udp():
+    global count
+    while True:
+        q, who = udp.recvfrom(4096); count += 1
+        if b'slow' not in q: udp.sendto(answer(q, False), who)
+threading.Thread(target=serve_udp, daemon=True).start()
+for line in sys.stdin: print(count, flush=True)
+"#;
+
+/// The name server on the LAN, which is the host's resolver from now on.
+struct Upstream(Running);
+
+impl Upstream {
+    fn start(lab: &Lab) -> Self {
+        lab.needs("python3");
+        let mut running = lab.lan.inside(|| Running::start(&mut lab.command("python3", &["-c", UPSTREAM])));
+        assert_eq!(running.line(), "ready");
+        use_resolver("nameserver 192.0.2.2\n").expect("a file");
+        Self(running)
+    }
+
+    /// How many questions it was asked over UDP.
+    fn count(&mut self) -> u32 {
+        self.0.type_line("");
+        self.0.line().parse().expect("a number")
+    }
+}
+
+fn other_names_are_asked_of_the_hosts_resolvers(lab: &Lab) {
+    let mut upstream = Upstream::start(lab);
+    lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
+    let web = lab.namespace("web");
+    lab.rn("network connect blue web").ok();
+    let web = Asker::new(lab, &web, "blue");
+    assert_eq!(web.a("www.example"), "NOERROR 203.0.113.7");
+    assert_eq!(web.a("WWW.example"), "NOERROR 203.0.113.7");
+    assert_eq!(upstream.count(), 1, "the second answer is kept from the first");
+    assert_eq!(web.a("nobody.example"), "NXDOMAIN");
+    assert_eq!(web.a("nobody.example"), "NXDOMAIN");
+    assert_eq!(upstream.count(), 3, "a no that does not say how long is not kept");
+    // Cut short over UDP, so asked again over TCP; and so is the asker.
+    let cut =
+        exchange(web.place, web.server, &question("huge.example", Rtype::A), PATIENCE).expect("an answer");
+    assert!(Message::from_octets(&cut[..]).expect("a message").header().tc() && cut.len() <= 512);
+    assert_eq!(web.tcp("huge.example").split(' ').count(), 101);
+    // What answers another question, or with another id, is no answer.
+    for name in ["wrong-id.example", "wrong-name.example"] {
+        assert_eq!(web.a(name), "SERVFAIL", "{name}");
+    }
+    lab.rn("network rm -f blue").ok();
+}
+
+fn internal_networks_ask_nobody_else(lab: &Lab) {
+    let mut upstream = Upstream::start(lab);
+    lab.rn("network create --internal --subnet 10.91.0.0/24 red").ok();
+    let db = lab.namespace("db");
+    lab.rn("network connect red db").ok();
+    let db_asks = Asker::new(lab, &db, "red");
+    assert_eq!(db_asks.a("secret.example"), "NXDOMAIN");
+    assert_eq!(db_asks.tcp("secret.example"), "NXDOMAIN");
+    assert_eq!(db_asks.a("db"), "NOERROR 10.91.0.2");
+    assert_eq!(upstream.count(), 0, "packets at the host's resolver");
+    // A resolver of the host at all its addresses would ask the world: it is not reached.
+    lab.rn("agent --stop").ok();
+    lab.listen_udp(&lab.host, "0.0.0.0:53");
+    db_asks.hears_nothing("secret.example");
+    lab.silence(&lab.host);
+    lab.rn("network rm -f red").ok();
+}
+
+fn resolv_conf_replaced_by_another_file_is_seen(lab: &Lab) {
+    let _upstream = Upstream::start(lab);
+    use_resolver("nameserver 192.0.2.99\n").expect("a file");
+    lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
+    let web = lab.namespace("web");
+    lab.rn("network connect blue web").ok();
+    let web = Asker::new(lab, &web, "blue");
+    assert_eq!(web.a("www.example"), "SERVFAIL");
+    // By rename, as every editor does it.
+    while rustix::mount::unmount("/etc/resolv.conf", rustix::mount::UnmountFlags::DETACH).is_ok() {}
+    let replace = |text: &str| {
+        std::fs::write("/etc/resolv.new", text).expect("a file");
+        std::fs::rename("/etc/resolv.new", "/etc/resolv.conf").expect("a file");
+    };
+    replace("nameserver 192.0.2.2\n");
+    lab.eventually("the new file is read", || web.a("www.example") == "NOERROR 203.0.113.7");
+    let many: String = (0..100).map(|n| format!("nameserver 10.90.0.1\nsearch x{n}.example\n")).collect();
+    replace(&many);
+    let began = Instant::now();
+    lab.eventually("the resolver does not ask itself", || web.a("other.example") == "SERVFAIL");
+    assert!(began.elapsed() < PATIENCE);
+    replace("");
+    assert_eq!(web.a("third.example"), "SERVFAIL");
+    assert_eq!(web.a("web"), "NOERROR 10.90.0.2");
+    use_resolver("nameserver 192.0.2.254\n").expect("a file");
+    lab.rn("network rm -f blue").ok();
+}
+
+/// Asks for a local name again and again while something goes on, and says how long the longest answer took. What is
+/// not answered in time is asked again: a datagram may be lost where another client floods the socket.
+fn longest_answer_while(asker: &Asker<'_>, again: Duration, mut work: impl FnMut()) -> Duration {
+    let (place, server, question) = (asker.place.clone(), asker.server, question("web", Rtype::A));
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = std::sync::Arc::clone(&done);
+    // The two know each other's hardware addresses by then.
+    assert!(asker.a("web").starts_with("NOERROR "));
+    let socket = place.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+    let asking = std::thread::spawn(move || {
+        socket.connect(SocketAddr::new(server, 53)).expect("a way");
+        socket.set_read_timeout(Some(again)).expect("a timeout");
+        let mut longest = Duration::ZERO;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let began = Instant::now();
+            let answered = || {
+                socket.send(&question).expect("sent");
+                socket.recv(&mut [0; 600]).is_ok()
+            };
+            while !answered() {
+                assert!(began.elapsed() < PATIENCE, "no answer");
+            }
+            longest = longest.max(began.elapsed());
+        }
+        longest
+    });
+    work();
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    asking.join().expect("every question is answered")
+}
+
+/// No answer to another client takes longer, whatever one client does. A stall, not a measurement: the machine does other
+/// things too, and what was measured is printed.
+const UNDISTURBED: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(20);
+
+fn one_client_cannot_stop_the_others(lab: &Lab) {
+    lab.needs("python3");
+    lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
+    let (web, bad) = (lab.namespace("web"), lab.namespace("bad"));
+    lab.rn("network connect blue web").ok();
+    lab.rn("network connect blue bad").ok();
+    let web_asks = Asker::new(lab, &web, "blue");
+    let attack = |program: &str| {
+        let program = format!("import socket,struct,random,os\nS=('10.90.0.1',53)\n{program}");
+        bad.inside(|| command::run(&mut lab.command("python3", &["-c", &program]))).ok();
+    };
+    for (what, program) in [
+        (
+            "300 idle connections",
+            "l=[]\nfor n in range(300):\n s=socket.socket(); s.settimeout(3); s.connect(S); l.append(s)\n",
+        ),
+        (
+            "a message cut short, and a reset",
+            "for n in range(100):\n s=socket.socket(); s.settimeout(3)\n s.setsockopt(socket.SOL_SOCKET,socket.SO_LINGER,struct.pack('ii',1,0))\n\
+            \x20s.connect(S)\n try: s.send(b'\\0\\x40'+b'x'*10)\n except OSError: pass\n s.close()\n",
+        ),
+        (
+            "64 KiB of junk",
+            "for n in range(20):\n s=socket.socket(); s.settimeout(3); s.connect(S)\n try: s.sendall(os.urandom(65536))\n except OSError: pass\n",
+        ),
+        (
+            "random bytes",
+            "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\nfor n in range(10000):\n s.sendto(os.urandom(random.randrange(1,1400)),S)\n",
+        ),
+    ] {
+        let longest = longest_answer_while(&web_asks, AGAIN, || attack(program));
+        println!("names: {what}: longest answer to another client {longest:?}");
+        assert!(longest < UNDISTURBED, "{what}: an answer took {longest:?}");
+        assert_eq!(web_asks.tcp("bad"), "NOERROR 10.90.0.3", "{what}");
+    }
+    lab.eventually("it is quiet again", || names_status(lab)["streams"] == 0);
+    let before = ticks(lab);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(ticks(lab) - before <= 3, "the resolver works though nobody asks");
+    lab.rn("network rm -f blue").ok();
+}
+
+/// How the part is.
+fn names_status(lab: &Lab) -> serde_json::Value {
+    lab.rn("agent --status").ok().json()["parts"]["names"]["says"].clone()
+}
+
+fn names_pid(lab: &Lab) -> Pid {
+    let pid = lab.rn("agent --status").ok().json()["parts"]["names"]["pid"].as_i64().expect("a process");
+    Pid::from_raw(pid as i32).expect("a process")
+}
+
+/// The time that the part has worked so far, in hundredths of a second.
+fn ticks(lab: &Lab) -> u64 {
+    let text =
+        std::fs::read_to_string(format!("/proc/{}/stat", names_pid(lab).as_raw_nonzero())).expect("it lives");
+    let fields: Vec<&str> = text.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+fn a_thousand_questions_for_a_dead_server_stop_nobody(lab: &Lab) {
+    use_resolver("nameserver 192.0.2.99\n").expect("a file");
+    lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
+    let (web, bad) = (lab.namespace("web"), lab.namespace("bad"));
+    lab.rn("network connect blue web").ok();
+    lab.rn("network connect blue bad").ok();
+    let web_asks = Asker::new(lab, &web, "blue");
+    let bad_asks = Asker::new(lab, &bad, "blue");
+    let socket = bad.inside(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+    let longest = longest_answer_while(&web_asks, AGAIN, || {
+        for n in 0..1500 {
+            let question = question(&format!("x{n}.example"), Rtype::A);
+            socket.send_to(&question, (bad_asks.server, 53)).expect("sent");
+            if n % 10 == 0 {
+                // Not faster than they are heard.
+                assert_eq!(bad_asks.a("web"), "NOERROR 10.90.0.2");
+            }
+        }
+        lab.eventually("they wait, and some are turned away", || {
+            let status = names_status(lab);
+            status["waiting"].as_u64() > Some(900) || status["turned away"].as_u64() > Some(100)
+        });
+        lab.eventually("they wait no more", || names_status(lab)["waiting"] == 0);
+    });
+    println!("names: a dead server: longest answer to another client {longest:?}");
+    assert!(longest < UNDISTURBED, "an answer took {longest:?}");
+    lab.rn("network rm -f blue").ok();
+}
+
+fn few_open_files_are_no_end(lab: &Lab) {
+    lab.needs("python3");
+    lab.sh("ulimit -n 64; rnet network create --subnet 10.90.0.0/24 blue").ok();
+    let (web, bad) = (lab.namespace("web"), lab.namespace("bad"));
+    lab.rn("network connect blue web").ok();
+    lab.rn("network connect blue bad").ok();
+    lab.sh(&format!("prlimit --nofile=40:40 --pid {}", names_pid(lab).as_raw_nonzero())).ok();
+    let web_asks = Asker::new(lab, &web, "blue");
+    let program = "import socket\nl=[]\nfor n in range(60):\n s=socket.socket(); s.settimeout(3); s.connect(('10.90.0.1',53)); l.append(s)\n";
+    let longest = longest_answer_while(&web_asks, AGAIN, || {
+        bad.inside(|| command::run(&mut lab.command("python3", &["-c", program]))).ok();
+    });
+    assert!(longest < UNDISTURBED, "an answer took {longest:?}");
+    lab.eventually("connections are accepted again", || web_asks.tcp_or_nothing("bad").is_some());
+    lab.rn("network rm -f blue").ok();
+}
+
+fn no_answer_is_lost_under_fifty_changes_a_second(lab: &Lab) {
+    lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
+    let web = lab.namespace("web");
+    lab.rn("network connect blue web").ok();
+    (0..10).for_each(|n| drop(lab.namespace(&format!("c{n}"))));
+    let web_asks = Asker::new(lab, &web, "blue");
+    let began = Instant::now();
+    let mut changes = 0;
+    // Each question waits for its answer, so one that is lost ends the test; there are thousands a second.
+    let longest = longest_answer_while(&web_asks, PATIENCE, || {
+        for round in 0..5 {
+            for n in 0..10 {
+                lab.rn(&format!("network connect --alias round{round} blue c{n}")).ok();
+                lab.rn(&format!("network disconnect blue c{n}")).ok();
+                changes += 2;
+            }
+        }
+    });
+    println!("names: {changes} changes in {:?}, longest answer {longest:?}", began.elapsed());
+    assert!(longest < UNDISTURBED, "an answer took {longest:?}");
+    lab.rn("network rm -f blue").ok();
+}
+
+fn a_killed_agent_is_replaced(lab: &Lab) {
+    lab.rn("network create --subnet 10.90.0.0/24 blue").ok();
+    let (web, db) = (lab.namespace("web"), lab.namespace("db"));
+    lab.rn("network connect blue web").ok();
+    let web_asks = Asker::new(lab, &web, "blue");
+    // The part alone: the agent starts it again by itself.
+    let first = names_pid(lab);
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).expect("it lives");
+    lab.eventually("another part answers", || {
+        exchange(&web, web_asks.server, &question("web", Rtype::A), SILENCE).is_some()
+    });
+    assert_ne!(names_pid(lab), first);
+    // The agent: its parts end with it, and the next command starts another.
+    let agent = lab.rn("agent --status").ok().json()["pid"].as_i64().expect("a process");
+    let agent = Pid::from_raw(agent as i32).expect("a process");
+    rustix::process::kill_process(agent, rustix::process::Signal::KILL).expect("it lives");
+    assert!(command::ended_within(agent, PATIENCE));
+    lab.rn("agent --status").fails_with("rnet: no agent runs");
+    lab.rn("network connect blue db").ok().silent();
+    assert_eq!(web_asks.a("db"), "NOERROR 10.90.0.3");
+    lab.rn("network rm -f blue").ok();
+    lab.is_clean();
+    drop(db);
+}
+
+fn it_has_one_capability_and_no_way_to_others(lab: &Lab) {
+    lab.rn("network create blue").ok();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", names_pid(lab).as_raw_nonzero()))
+        .expect("it lives");
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    };
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(field(set), "0000000000000400", "{set}: to bind to a port below 1024, and nothing else");
+    }
+    assert_eq!((field("CapInh").as_str(), field("NoNewPrivs").as_str()), ("0000000000000000", "1"));
+    let agent = lab.rn("agent --status").ok().json()["pid"].to_string();
+    let status = std::fs::read_to_string(format!("/proc/{agent}/status")).expect("it lives");
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    lab.rn("network rm blue").ok();
 }

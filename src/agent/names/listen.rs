@@ -17,6 +17,8 @@ use tokio::{
 use super::serve::{self, Resolver};
 
 const PORT: u16 = 53;
+/// How much waits to be read, in bytes; the kernel gives what `net.core.rmem_max` allows.
+const ROOM: usize = 1 << 20;
 /// So many connections wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -107,6 +109,8 @@ fn socket(names: &Names, server: IpAddr, kind: Type, protocol: Protocol) -> io::
     let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
     socket.bind_device(Some(names.link.as_str().as_bytes()))?;
     socket.set_reuse_address(true)?;
+    // As much as anybody may have: one who floods the socket leaves room for others.
+    let _ = socket.set_recv_buffer_size(ROOM);
     if server.is_ipv6() {
         socket.set_only_v6(true)?;
         socket.set_freebind_v6(true)?;

@@ -485,22 +485,31 @@ fn input(add: Add<'_>) {
         add("input", rule.member(R0, false, home).drop());
     }
     names(add, "input");
+    // Of a handshake not yet complete no socket can be told anything, so what follows a first packet is known by that.
+    for (ipv6, home) in [(false, "home4"), (true, "home6")] {
+        add("input", name_port(ipv6, home, TCP).connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
+    }
     add("input", Rule::new("internal networks do not reach the host").from(true, "internal").drop());
 }
 
 /// A question to the resolver of the network is let through as it is. To another resolver of the host, at all its
 /// addresses, it is not: that one would ask the world.
 fn names(add: Add<'_>, chain: &'static str) {
-    const NAMES: u16 = 53;
     for (ipv6, home) in [(false, "home4"), (true, "home6")] {
         for protocol in [TCP, UDP] {
-            let rule = Rule::new("names").family(ipv6).from(true, "named");
-            let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
-            let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
-            let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
-            add(chain, rule.member(R0, true, home).expected_there(R0).accept());
+            add(chain, name_port(ipv6, home, protocol).expected_there(R0).accept());
         }
     }
+}
+
+/// What is for the port of names, at the host's address on the bridge that it comes from.
+fn name_port(ipv6: bool, home: &'static str, protocol: u8) -> Rule {
+    const NAMES: u16 = 53;
+    let rule = Rule::new("names").family(ipv6).from(true, "named");
+    let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+    let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
+    let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
+    rule.member(R0, true, home)
 }
 
 /// Source addresses: what leaves for elsewhere takes the host's address. So does what comes back to its own
