@@ -32,6 +32,11 @@ tests! {
     a_refused_port_among_others_leaves_none_open,
     port_shows_what_is_published,
     ports_follow_the_container_to_another_address,
+    one_container_has_a_port_on_one_loopback_address,
+    all_ports_are_one_element,
+    a_large_range_that_changes_numbers_works_from_end_to_end,
+    sctp_is_refused_where_the_kernel_has_none,
+    a_local_address_of_others_is_spared_by_a_host_address,
 }
 
 fn tcp_from_the_lan(lab: &Lab) {
@@ -298,7 +303,9 @@ fn a_port_on_which_the_host_listens_is_refused(lab: &Lab) {
     for address in ["0.0.0.0:8080", "127.0.0.1:8080", "192.0.2.1:8080", "[::]:8080"] {
         lab.listen_tcp(&lab.host, address);
         let here = lab.snapshot();
-        lab.rn("network connect -p 8080:80 blue web").refused(&["8080/tcp"]);
+        let who = format!("(pid {}) of the host", std::process::id());
+        lab.rn("network connect -p 8080:80 blue web").refused(&["8080/tcp", "in use by", &who]);
+        lab.rn("network connect -p 8000-8100:80-180 blue web").refused(&["8080/tcp", "in use by", &who]);
         lab.is_like(&here);
         let client = if address.contains("127.0.0.1") { "127.0.0.1:8080" } else { "192.0.2.1:8080" };
         lab.tcp(&lab.host, client).answered_by(&lab.host);
@@ -360,4 +367,91 @@ fn ports_follow_the_container_to_another_address(lab: &Lab) {
     lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
     lab.tcp(&lab.host, "127.0.0.1:8080").answered_by(&web);
     lab.rn("network rm -f blue").ok();
+}
+
+fn one_container_has_a_port_on_one_loopback_address(lab: &Lab) {
+    lab.rn("network create blue").ok();
+    lab.namespace("web");
+    let here = lab.snapshot();
+    for (first, second) in [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")] {
+        lab.rn(&format!("network connect -p {first}:8080:80 -p {second}:8080:81 blue web")).fails_with(&format!(
+            "rnet: port 8080/tcp of one container can be on one loopback address only, and is on {first}: not on {second} too"
+        ));
+        lab.is_like(&here);
+    }
+    // Two containers may.
+    lab.rn("network connect -p 127.0.0.1:8080:80 blue web").ok();
+    let db = lab.web("blue", "db", &["-p", "127.0.0.2:8080:80"]);
+    lab.tcp(&lab.host, "127.0.0.2:8080").answered_by(&db);
+    lab.rn("network rm -f blue").ok();
+}
+
+fn all_ports_are_one_element(lab: &Lab) {
+    lab.needs("nft");
+    lab.rn("network create --ipv6 blue").ok();
+    let web = lab.web("blue", "web", &["-p", "1-65535:1-65535", "-p", "1-65535:1-65535/udp"]);
+    for map in ["ranges4_any", "ranges6_any"] {
+        let listed = lab.sh(&format!("nft list map inet rnet {map}")).ok().text();
+        let elements: Vec<&str> = listed.lines().filter(|line| line.contains("1-65535")).collect();
+        assert_eq!(elements.len(), 2, "{listed}");
+    }
+    lab.listen_tcp(&web, "0.0.0.0:65535");
+    lab.listen_tcp(&web, "0.0.0.0:1");
+    lab.listen_udp(&web, "0.0.0.0:40000");
+    for port in [1, 80, 65535] {
+        lab.tcp(&lab.lan, &format!("192.0.2.1:{port}")).answered_by(&web).seen_from(LAN);
+        lab.tcp(&lab.host, &format!("127.0.0.1:{port}")).answered_by(&web);
+    }
+    lab.udp(&lab.lan, "192.0.2.1:40000").answered_by(&web);
+    lab.namespace("db");
+    lab.rn("network connect -p 9:9 blue db")
+        .fails_with("rnet: port 9/tcp is published by container web on network blue");
+    lab.rn("check").ok().prints("");
+    lab.rn("network rm -f blue").ok();
+}
+
+fn a_large_range_that_changes_numbers_works_from_end_to_end(lab: &Lab) {
+    lab.rn("network create blue").ok();
+    let web = lab.namespace("web");
+    lab.rn("network connect -p 1-20000:30001-50000 blue web").ok();
+    for (outside, inside) in [(1, 30001), (9999, 39999), (20000, 50000)] {
+        lab.listen_tcp(&web, &format!("0.0.0.0:{inside}"));
+        lab.tcp(&lab.lan, &format!("192.0.2.1:{outside}")).answered_by(&web);
+        lab.tcp(&lab.host, &format!("127.0.0.1:{outside}")).answered_by(&web);
+    }
+    lab.no_tcp(&lab.lan, "192.0.2.1:20001");
+    lab.rn("network disconnect blue web").ok();
+    lab.no_tcp(&lab.lan, "192.0.2.1:9999");
+    lab.rn("network rm blue").ok();
+}
+
+fn sctp_is_refused_where_the_kernel_has_none(lab: &Lab) {
+    lab.rn("network create blue").ok();
+    lab.namespace("web");
+    // SAFETY: asks for a socket, and closes it if there is one.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 132) };
+    if socket >= 0 {
+        // SAFETY: it is the descriptor of above, and nobody else's.
+        unsafe { libc::close(socket) };
+        lab.rn("network connect -p 80:80/sctp blue web").ok();
+        lab.rn("port web").ok().prints("80/sctp -> 0.0.0.0:80\n");
+    } else {
+        let here = lab.snapshot();
+        let line = "rnet: port 80/sctp cannot be published: the kernel of this host has no SCTP";
+        lab.rn("network connect -p 80:80/sctp blue web").fails_with(line);
+        lab.is_like(&here);
+    }
+    lab.rn("network rm -f blue").ok();
+}
+
+/// An address that somebody routed to this host as local is one of the host's: the wildcard means it too.
+fn a_local_address_of_others_is_spared_by_a_host_address(lab: &Lab) {
+    crate::lab::prepare(&lab.host, "route add local 203.0.113.5/32 dev lo");
+    crate::lab::prepare(&lab.lan, "route add 203.0.113.5/32 via 192.0.2.1");
+    lab.prepared();
+    let web = lab.web("bridge", "web", &["-p", "8080:80", "-p", "192.0.2.1:8081:80"]);
+    lab.tcp(&lab.lan, "203.0.113.5:8080").answered_by(&web);
+    lab.no_tcp(&lab.lan, "203.0.113.5:8081");
+    lab.tcp(&lab.lan, "192.0.2.1:8081").answered_by(&web);
+    lab.rn("network disconnect bridge web").ok();
 }

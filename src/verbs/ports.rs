@@ -57,6 +57,7 @@ impl<K: Kernel> Rnet<K> {
             return self.take_free(request, endpoint, mode);
         }
         let ports = request.asked.unwrap_or(request.container);
+        refuse_second_loopback(request, ports, endpoint)?;
         self.refuse_listener(request, ports)?;
         self.take_exactly(request, ports, endpoint, mode)?;
         Ok(ports)
@@ -283,6 +284,32 @@ fn marked(hosts: &[IpAddr]) -> Vec<IpAddr> {
         _ => None,
     };
     hosts.iter().flat_map(|host| [Some(*host), loopback(host)]).flatten().collect()
+}
+
+/// The way back from a container is found by its address and the host's port: there can be one loopback address for
+/// both.
+fn refuse_second_loopback(request: &Request, ports: PortRange, endpoint: &Endpoint) -> Result<(), Error> {
+    let loopback = |host: IpAddr| marked(&[host]).into_iter().find(IpAddr::is_loopback);
+    let other = |host: &IpAddr| {
+        let wanted = loopback(*host)?;
+        let own = endpoint.ports.iter().filter(|port| port.gateway.is_some());
+        let mut own = own.filter(|port| {
+            port.protocol == request.protocol
+                && port.host.is_ipv6() == host.is_ipv6()
+                && port.host_ports.overlaps(&ports)
+        });
+        own.find_map(|port| loopback(port.host).filter(|other| *other != wanted)).map(|other| (other, wanted))
+    };
+    match request.hosts.iter().find_map(other) {
+        Some((other, wanted)) => {
+            let protocol = request.protocol;
+            let what = format!(
+                "port {ports}/{protocol} of one container can be on one loopback address only, and is on {other}: not on {wanted} too"
+            );
+            Err(Error::Unsupported { what })
+        }
+        None => Ok(()),
+    }
 }
 
 fn numbers_of(ports: PortRange) -> Range<u32> {
