@@ -71,7 +71,9 @@ pub fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), Error> {
     let failed = |error: io::Error| Error::agent(error.to_string());
-    confine::bound(part::needs_of_all()).map_err(failed)?;
+    // Each part gives up by itself what only the others need, and that takes a capability too.
+    let parts = part::needs_of_all() | rustix::thread::CapabilitySet::SETPCAP;
+    confine::bound(parts).map_err(failed)?;
     confine::keep(rustix::thread::CapabilitySet::empty()).map_err(failed)?;
     let runtime = super::runtime().map_err(failed)?;
     let served = task::LocalSet::new().block_on(&runtime, async {

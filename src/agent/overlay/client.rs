@@ -53,8 +53,10 @@ impl Client {
                 Some(reason) => Err(Error::Cluster { reason: reason.to_owned() }),
                 None => Ok(answer["ok"].clone()),
             },
-            Some(Reply::Failed(reason)) => Err(Error::Cluster { reason }),
-            Some(Reply::Leaving) | None => Err(Error::Cluster { reason: none.to_owned() }),
+            Some(Reply::Failed(reason)) if !reason.ends_with(" does not run") => {
+                Err(Error::Cluster { reason })
+            }
+            Some(Reply::Failed(_) | Reply::Leaving) | None => Err(Error::Cluster { reason: none.to_owned() }),
         }
     }
 
