@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-/// Networks for containers and network namespaces: bridges, addresses, published ports. No daemon.
+/// Networks for containers and network namespaces: bridges, addresses, names, published ports.
 #[derive(Parser, Debug)]
 #[command(name = "rnet", version, max_term_width = 100)]
 pub(crate) struct Args {
