@@ -66,7 +66,9 @@ pub(super) fn create_bridge(
     mtu: u32,
     group: u32,
 ) -> RouteNetlinkMessage {
+    // `LinkBridge::new` alone would bring it up, before anything that makes it safe.
     let message = LinkBridge::new(name.as_str())
+        .down()
         .address(mac.0.to_vec())
         .mtu(mtu)
         .link_group(group)
@@ -298,5 +300,20 @@ pub(super) fn find(route: &mut super::netlink::Route, name: &InterfaceName) -> R
     match route.get(get(name), Link::read) {
         Err(refusal) if refusal.is_missing() => Ok(None),
         found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_born_down() {
+        let name = "rn-0".parse().unwrap();
+        let mac = "02:42:00:00:00:01".parse().unwrap();
+        let RouteNetlinkMessage::NewLink(message) = create_bridge(&name, mac, 1500, 1) else {
+            panic!("no link");
+        };
+        assert!(!message.header.flags.contains(LinkFlags::Up));
     }
 }

@@ -26,9 +26,10 @@ pub(super) const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 /// The mark of neighbours that rnet made (`NDA_PROTOCOL`): a number that nobody else has in iproute2's list.
 const PROTOCOL: u8 = 114;
 
-/// The tunnel, born in the sandbox; its socket stays where the message is sent. It learns nothing, and asks nobody.
+/// The tunnel, born in the sandbox and down; its socket stays where the message is sent. It learns nothing, and asks nobody.
 pub(super) fn create_tunnel(tunnel: &Tunnel, sandbox: BorrowedFd<'_>) -> RouteNetlinkMessage {
     let message = LinkVxlan::new(tunnel.name.as_str(), tunnel.vni)
+        .down()
         .port(tunnel.port)
         .learning(false)
         .udp_csum(true)
