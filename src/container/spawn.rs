@@ -158,8 +158,11 @@ impl Held {
             }
             (true, None) => return Err(SpawnError::refused("a container without a command needs its page")),
         };
-        // A child that is gone is found out by what it says, not by what it does not hear.
-        let _ = send(&mut self.channel, &text);
+        match send(&mut self.channel, &text) {
+            // A child that is gone is found out by what it said, not by what it does not hear.
+            Err(error) if !is_gone(&error) => return Err(SpawnError::step("let the process go", error)),
+            _ => {}
+        }
         match receive(&mut self.channel)? {
             None => Ok(Running::new(self.child, self.signals)),
             Some(message) => Err(self.labels.error(message)),
@@ -245,14 +248,15 @@ fn receive(channel: &mut UnixStream) -> Result<Option<Message>, SpawnError> {
     let mut frame = [0; Message::SIZE];
     match channel.read_exact(&mut frame) {
         Ok(()) => Message::from_bytes(frame).ok_or(SpawnError::Ended).map(Some),
-        // A child that ended with words unread resets the connection.
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
-        {
-            Ok(None)
-        }
+        Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(SpawnError::step("hear from the process", error)),
     }
+}
+
+/// Whether an error says that the child has closed its end; one that ended with words unread resets the connection.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 fn refuse_nonsense(spec: &Spec) -> Result<(), SpawnError> {
