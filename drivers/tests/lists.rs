@@ -132,6 +132,7 @@ fn a_network_is_closed_before_its_bridge_is_up() {
          firewall: from 10.1.0.0/24 back into it through the host\n\
          firewall: members of rn-b1b1b1b1b1b1 may talk to each other\n\
          firewall: masquerade IPv4 from rn-b1b1b1b1b1b1\n\
+         firewall: members of rn-b1b1b1b1b1b1 may ask the host for names\n\
          firewall: 10.1.0.1 answers on rn-b1b1b1b1b1b1 only\n\
          address 10.1.0.1/24 on rn-b1b1b1b1b1b1 on the host\n\
          rn-b1b1b1b1b1b1 up on the host\n"
@@ -200,6 +201,7 @@ fn both_families_get_the_same() {
          firewall: members of rn-b1b1b1b1b1b1 may talk to each other\n\
          firewall: masquerade IPv4 from rn-b1b1b1b1b1b1\n\
          firewall: masquerade IPv6 from rn-b1b1b1b1b1b1\n\
+         firewall: members of rn-b1b1b1b1b1b1 may ask the host for names\n\
          firewall: 10.1.0.1 answers on rn-b1b1b1b1b1b1 only\n\
          firewall: fd00:1::1 answers on rn-b1b1b1b1b1b1 only\n\
          address 10.1.0.1/24 on rn-b1b1b1b1b1b1 on the host\n\
@@ -249,6 +251,7 @@ fn a_network_with_ipv6_alone_forwards_no_ipv4() {
          firewall: from fd00:1::/64 back into it through the host\n\
          firewall: members of rn-b1b1b1b1b1b1 may talk to each other\n\
          firewall: masquerade IPv6 from rn-b1b1b1b1b1b1\n\
+         firewall: members of rn-b1b1b1b1b1b1 may ask the host for names\n\
          firewall: fd00:1::1 answers on rn-b1b1b1b1b1b1 only\n\
          address fd00:1::1/64 on rn-b1b1b1b1b1b1 on the host\n\
          rn-b1b1b1b1b1b1 up on the host\n"
@@ -275,6 +278,7 @@ fn an_isolated_internal_network_has_no_host_either() {
     let isolated = Network { internal: true, ..network(&modes, &dual()) };
     assert_eq!(
         network_differs(&isolated, &plain),
+        "- firewall: members of rn-b1b1b1b1b1b1 may ask the host for names\n\
         "- firewall: 10.1.0.1 answers on rn-b1b1b1b1b1b1 only\n\
          - firewall: fd00:1::1 answers on rn-b1b1b1b1b1b1 only\n\
          - address 10.1.0.1/24 on rn-b1b1b1b1b1b1 on the host\n\
