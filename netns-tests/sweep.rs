@@ -275,8 +275,10 @@ impl Verb {
                     if !was_hit(lab, "INJECTED") {
                         break;
                     }
+                    // Where it is the very words that could not be written, there are none.
+                    let mute = was_hit(lab, "write(2,.*INJECTED");
                     assert!(
-                        output.succeeded() || !output.stderr().is_empty(),
+                        output.succeeded() || mute || !output.stderr().is_empty(),
                         "a failure in silence: {output}"
                     );
                     failures += 1;
