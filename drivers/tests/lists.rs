@@ -279,7 +279,7 @@ fn an_isolated_internal_network_has_no_host_either() {
     assert_eq!(
         network_differs(&isolated, &plain),
         "- firewall: members of rn-b1b1b1b1b1b1 may ask the host for names\n\
-        "- firewall: 10.1.0.1 answers on rn-b1b1b1b1b1b1 only\n\
+         - firewall: 10.1.0.1 answers on rn-b1b1b1b1b1b1 only\n\
          - firewall: fd00:1::1 answers on rn-b1b1b1b1b1b1 only\n\
          - address 10.1.0.1/24 on rn-b1b1b1b1b1b1 on the host\n\
          - address fd00:1::1/64 on rn-b1b1b1b1b1b1 on the host\n"
