@@ -143,7 +143,8 @@ impl Settings {
             spoof_check: true,
             connection_rate: None,
             most_connections: None,
-            dns: true,
+            // Nobody answers names there yet, so nothing is opened for them.
+            dns: false,
         }
     }
 
