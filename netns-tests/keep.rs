@@ -171,18 +171,19 @@ fn purge_leaves_nothing(lab: &Lab) {
     lab.sh("find /run/rnet /var/lib/rnet -type f").ok().prints("");
 }
 
+/// What a reboot does to the kernel's objects.
+const KERNEL_FORGETS: &str = "
+    for link in $(ip -br link show type bridge | cut -d' ' -f1) $(ip -br link show type veth | grep -o '^veth[0-9a-f]*'); do
+        ip link delete $link
+    done
+    nft delete table inet rnet; nft delete table bridge rnet; echo 0 > /proc/sys/net/ipv4/ip_forward";
+
 /// A reboot takes all kernel objects and keeps what is under /var/lib; /run is new.
 fn networks_are_restored_after_a_reboot_and_addresses_are_free(lab: &Lab) {
     let web = blue(lab);
     lab.silence(&web);
-    lab.sh(
-        "for link in $(ip -br link show type bridge | cut -d' ' -f1) $(ip -br link show type veth | grep -o '^veth[0-9a-f]*'); do
-             ip link delete $link
-         done
-         nft delete table inet rnet; nft delete table bridge rnet; echo 0 > /proc/sys/net/ipv4/ip_forward
-         rm -r /run/rnet",
-    )
-    .ok();
+    lab.sh(KERNEL_FORGETS).ok();
+    lab.sh("rm -r /run/rnet").ok();
     lab.rn("restore").ok().prints("blue\n");
     lab.rn("restore").ok().prints("");
     lab.rn("check").ok().prints("");
@@ -195,12 +196,9 @@ fn networks_are_restored_after_a_reboot_and_addresses_are_free(lab: &Lab) {
 fn after_a_reboot_that_kept_the_run_directory_networks_come_back_on_first_use(lab: &Lab) {
     let web = blue(lab);
     lab.silence(&web);
+    lab.sh(KERNEL_FORGETS).ok();
     lab.sh(
-        "for link in $(ip -br link show type bridge | cut -d' ' -f1) $(ip -br link show type veth | grep -o '^veth[0-9a-f]*'); do
-             ip link delete $link
-         done
-         nft delete table inet rnet; nft delete table bridge rnet; echo 0 > /proc/sys/net/ipv4/ip_forward
-         sed -i 's/\"boot\":\"[0-9a-f-]*\"/\"boot\":\"11111111-2222-3333-4444-555555555555\"/' /run/rnet/host.json",
+        "sed -i 's/\"boot\":\"[0-9a-f-]*\"/\"boot\":\"11111111-2222-3333-4444-555555555555\"/' /run/rnet/host.json",
     )
     .ok();
     lab.rn("ps").ok().prints("CONTAINER ID   COMMAND   CREATED   STATUS    PORTS     NETWORKS   NAMES\n");
