@@ -86,7 +86,8 @@ impl<'a> Podman<'a> {
         for program in ["podman", "crun", "conmon"] {
             lab.needs(program);
         }
-        mounts(lab, "");
+        // Podman keeps its locks in the machine's shared memory, whatever its other directories are.
+        mounts(lab, "&& mount -t tmpfs tmpfs /dev/shm");
         root_file_system(lab);
         install(lab, "/run/lab/cni");
         fs::create_dir_all("/run/lab/net.d").expect("a folder");

@@ -45,7 +45,20 @@ impl Store {
         file::remove(&self.run.join("running").join(key))
     }
 
-    /// The containers whose watchers died, locked against others who would clean up too.
+    /// Taken by whoever takes down what watchers left: who comes second waits, and finds nothing left to do. `None`
+    /// where there is nothing to look after.
+    ///
+    /// # Errors
+    /// When another process holds it for too long.
+    pub fn lock_abandoned(&self) -> Result<Option<Lock>, Error> {
+        let folder = self.run.join("running");
+        if file::names(&folder)?.is_empty() {
+            return Ok(None);
+        }
+        file::lock_dir(&folder, "what killed commands left").map(Some)
+    }
+
+    /// The containers whose watchers died, each locked against a watcher of its name.
     ///
     /// # Errors
     /// When the directory cannot be read.

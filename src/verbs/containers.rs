@@ -204,6 +204,7 @@ impl<K: Kernel> Rnet<K> {
     /// When records cannot be read, or a step fails.
     pub fn reap(&mut self) -> Result<usize, Error> {
         self.recover()?;
+        let Some(_alone) = self.store.lock_abandoned()? else { return Ok(0) };
         let abandoned = self.store.abandoned()?;
         let count = abandoned.len();
         for (key, _lock) in abandoned {
