@@ -107,7 +107,7 @@ fn health() -> Option<String> {
 /// Waits for what must come.
 #[track_caller]
 pub fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + crate::command::PATIENCE;
     while !is() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
