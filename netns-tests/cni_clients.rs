@@ -73,6 +73,7 @@ fn root_file_system() {
 /// their groups by the container: one test at a time uses it, as long as what is returned lives.
 #[must_use]
 fn mounts(lab: &Lab, more: &str) -> fs::File {
+    lab.needs("busybox");
     let alone = fs::File::open("/bin/busybox").expect("busybox-static is installed");
     rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
     let script = format!("mount -t cgroup2 cgroup2 /sys/fs/cgroup {more}");
@@ -93,7 +94,6 @@ impl<'a> Podman<'a> {
         for program in ["podman", "crun", "conmon"] {
             lab.needs(program);
         }
-        lab.needs("busybox");
         // Podman keeps its locks in the machine's shared memory, whatever its other directories are.
         let alone = mounts(lab, "&& mount -t tmpfs tmpfs /dev/shm");
         root_file_system();
@@ -249,7 +249,6 @@ impl<'a> Containerd<'a> {
                 "there is no /etc/cni to put a directory of our own over: podman or containernetworking-plugins make it",
             );
         }
-        lab.needs("busybox");
         let alone = mounts(lab, "&& mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /etc/cni");
         root_file_system();
         install(lab, "/opt/cni/bin");

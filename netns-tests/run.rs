@@ -38,6 +38,7 @@ tests! {
     names_are_given_where_none_is,
     a_run_container_can_be_connected_and_disconnected,
     after_rnet_was_killed_the_next_command_cleans_up,
+    what_another_process_takes_down_is_waited_for,
     after_the_detached_process_died_its_network_is_taken_down,
     no_descriptor_leaks_into_the_command,
 }
@@ -411,6 +412,18 @@ fn after_rnet_was_killed_the_next_command_cleans_up(lab: &Lab) {
     assert!(ended_within(first, Duration::from_secs(5)), "its command lives on");
     lab.is_clean();
     lab.rn("run --name web -p 8080:80 -- true").ok();
+}
+
+fn what_another_process_takes_down_is_waited_for(lab: &Lab) {
+    let running = waiting(lab, "--name web");
+    let taking_down = fs::File::open("/run/rnet/running").expect("a container runs");
+    rustix::fs::flock(&taking_down, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    let asking = lab.start(&["ps"]);
+    assert!(!asking.ended_within(Duration::from_millis(200)), "it does not wait");
+    drop(taking_down);
+    assert!(asking.wait().ok().stdout().contains("web"));
+    running.wait().ok();
+    lab.is_clean();
 }
 
 fn after_the_detached_process_died_its_network_is_taken_down(lab: &Lab) {

@@ -62,14 +62,12 @@ impl Store {
             let log = std::fs::File::create("/run/lab/etcd.log").expect("a log");
             *member = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("etcd starts"));
         }
-        // A store that starts again elects itself first, which takes long where others use the processors.
-        let end = Instant::now() + Duration::from_secs(90);
-        while !health().is_some_and(|text| text.contains("true")) {
+        until("the store answers", || {
             let said = || std::fs::read_to_string("/run/lab/etcd.log").unwrap_or_default();
             let ended = member.as_mut().and_then(|child| child.try_wait().expect("etcd"));
-            assert!(ended.is_none() && Instant::now() < end, "no store, {ended:?}: {}", said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            assert!(ended.is_none(), "etcd ended, {ended:?}: {}", said());
+            health().is_some_and(|text| text.contains("true"))
+        });
     }
 
     /// Kills it, at once.
