@@ -1,7 +1,9 @@
 //! rnet as a CNI plugin beside the CNI project's own plugins (Debian's), whole processes, in one run:
 //! `cargo bench --bench cni` as root, `-- --quick` for fewer samples.
 //!
-//! Each contender has a host of its own; samples go round, so that noise hits all alike. At 1,000 containers those of
+//! Each contender has a host of its own; samples go round, so that noise hits all alike. All programs are on one file
+//! system, as they are where they are installed, and all are waited for in the same way: their output is read to its end.
+//! What a runtime does between two plugins of a list is not counted. At 1,000 containers those of
 //! rnet are real ones. For the plugins of the CNI project the rules and the files of leases of so many are loaded in
 //! bulk, as their own ADD left them for the first; they would need a quarter of an hour to make them.
 
@@ -23,7 +25,6 @@ use serde_json::{Value, json};
 const MANY: usize = 1000;
 const AT_ONCE: usize = 64;
 const THEIRS: &str = "/usr/lib/cni";
-const OURS: &str = "/run/plugins";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -74,13 +75,16 @@ const ALL: [(Kind, &str); 4] = [
 struct Contender {
     kind: Kind,
     rnet: PathBuf,
+    /// The same file by the names of plugins.
+    plugins: PathBuf,
 }
 
 impl Contender {
     fn new(kind: Kind, rnet: PathBuf) -> Done<Self> {
-        let contender = Self { kind, rnet };
+        let plugins = rnet.with_file_name("bench-plugins");
+        let contender = Self { kind, rnet, plugins };
         let rnet = || Command::new(&contender.rnet);
-        run(rnet().args(["cni", "install", "--aliases", "--dir", OURS]))?;
+        run(rnet().args(["cni", "install", "--aliases", "--dir"]).arg(&contender.plugins))?;
         match kind {
             Kind::Command | Kind::Native => {
                 run(rnet().args(["network", "create", "--subnet", "172.18.0.0/16", "blue"])).map(drop)?;
@@ -126,8 +130,8 @@ impl Contender {
         }
         let input = format!("/run/stdin-{container}");
         let file = fs::write(&input, config.to_string()).and_then(|()| fs::File::open(&input));
-        let folder = if self.kind == Kind::Reference { THEIRS } else { OURS };
-        let mut command = Command::new(Path::new(folder).join(plugin["type"].as_str().unwrap_or_default()));
+        let folder = if self.kind == Kind::Reference { Path::new(THEIRS) } else { &self.plugins };
+        let mut command = Command::new(folder.join(plugin["type"].as_str().unwrap_or_default()));
         command
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", format!("c{container}"))
@@ -150,15 +154,15 @@ impl Contender {
 
     fn add(&self, container: usize) -> Done<f64> {
         if self.kind == Kind::Command {
-            return timed(&mut self.command("connect", container));
+            return read_to_end(&mut self.command("connect", container)).map(|(time, _)| time);
         }
-        let start = Instant::now();
+        let mut time = 0.0;
         let mut previous = Value::Null;
         for plugin in self.list() {
-            let said = run(&mut self.plugin("ADD", container, &plugin, &previous)?)?;
+            let (own, said) = read_to_end(&mut self.plugin("ADD", container, &plugin, &previous)?)?;
+            time += own;
             previous = serde_json::from_str(&said).map_err(|error| error.to_string())?;
         }
-        let time = start.elapsed().as_secs_f64() * 1000.0;
         fs::write(format!("/run/result-{container}"), previous.to_string())
             .map_err(|error| error.to_string())?;
         Ok(time)
@@ -166,15 +170,15 @@ impl Contender {
 
     fn del(&self, container: usize) -> Done<f64> {
         if self.kind == Kind::Command {
-            return timed(&mut self.command("disconnect", container));
+            return read_to_end(&mut self.command("disconnect", container)).map(|(time, _)| time);
         }
         let said = fs::read(format!("/run/result-{container}")).map_err(|error| error.to_string())?;
         let previous: Value = serde_json::from_slice(&said).map_err(|error| error.to_string())?;
-        let start = Instant::now();
+        let mut time = 0.0;
         for plugin in self.list().iter().rev() {
-            run(&mut self.plugin("DEL", container, plugin, &previous)?)?;
+            time += read_to_end(&mut self.plugin("DEL", container, plugin, &previous)?)?.0;
         }
-        Ok(start.elapsed().as_secs_f64() * 1000.0)
+        Ok(time)
     }
 
     /// So many containers more; the first is there already.
@@ -228,6 +232,13 @@ impl Contender {
         }
         Ok(time)
     }
+}
+
+/// The milliseconds from the fork to the end of a command that must succeed, and what it printed.
+fn read_to_end(command: &mut Command) -> Done<(f64, String)> {
+    let start = Instant::now();
+    let said = run(command)?;
+    Ok((start.elapsed().as_secs_f64() * 1000.0, said))
 }
 
 fn address(container: usize) -> String {
@@ -348,7 +359,7 @@ fn small(labs: &[(&str, Lab<Contender>)], floor: &Path, samples: usize) -> Done 
             for (number, verb) in [(1, "VERSION"), (2, "STATUS")] {
                 let mut command = Command::new(&contender.rnet);
                 let input = fs::File::open("/run/status").map_err(|error| error.to_string())?;
-                command.env("CNI_COMMAND", verb).env("CNI_PATH", OURS).stdin(input);
+                command.env("CNI_COMMAND", verb).env("CNI_PATH", &contender.plugins).stdin(input);
                 times[number].push(timed(&mut command)?);
             }
         }

@@ -94,7 +94,14 @@ struct Round {
 
 impl Host {
     fn new(rnet: &Path, size: &Size) -> Done<Self> {
-        let rnet = rnet.to_owned();
+        // Whatever fails from here on, nothing goes on running.
+        let mut host = Self { rnet: rnet.to_owned(), contenders: Vec::new() };
+        host.begin(size).inspect_err(|_| host.end())?;
+        Ok(host)
+    }
+
+    fn begin(&mut self, size: &Size) -> Done {
+        let rnet = self.rnet.clone();
         lab::run(
             Command::new(&rnet)
                 .args(["network", "create", "--subnet", "10.99.0.0/22", "bench"])
@@ -103,14 +110,10 @@ impl Host {
         for number in 1..=size.containers {
             lab::run(Command::new(&rnet).args(["network", "connect", "bench", &format!("c{number}")]))?;
         }
-        let mut contenders = vec![rnet_itself(&rnet)?];
-        contenders.push(dnsmasq(size)?);
-        contenders.push(aardvark(size)?);
-        let host = Self { rnet, contenders };
-        for contender in &host.contenders {
-            contender.wait_until_it_answers()?;
-        }
-        Ok(host)
+        self.contenders.push(rnet_itself(&rnet)?);
+        self.contenders.push(dnsmasq(size)?);
+        self.contenders.push(aardvark(size)?);
+        self.contenders.iter().try_for_each(Contender::wait_until_it_answers)
     }
 
     fn measure(&mut self, size: &Size) -> Done<String> {
@@ -131,15 +134,17 @@ impl Host {
                 list.sort_by(f64::total_cmp);
                 list[list.len() / 2]
             };
-            let memory: u64 = contender.processes.iter().map(|pid| resident(*pid)).sum();
+            let memory: Vec<f64> = contender.processes.iter().map(|pid| resident(*pid)).collect();
+            let each: Vec<String> = memory.iter().map(|megabytes| format!("{megabytes:.1}")).collect();
             let _ = writeln!(
                 text,
-                "| {} | {:.0} | {:.1} µs | {:.1} µs | {:.1} MB |",
+                "| {} | {:.0} | {:.1} µs | {:.1} µs | {:.1} MB ({}) |",
                 contender.name,
                 median(|round| round.per_second),
                 median(|round| round.median),
                 median(|round| round.p99),
-                memory as f64 / 1024.0
+                memory.iter().sum::<f64>(),
+                each.join(" + ")
             );
         }
         Ok(text)
@@ -150,10 +155,17 @@ impl Host {
             if let Some(child) = &mut contender.child {
                 let _ = child.kill();
                 let _ = child.wait();
+                // One that went on in a process of its own is not the child any more.
+                for pid in contender.processes.iter().filter(|pid| **pid != child.id()) {
+                    let pid = rustix::process::Pid::from_raw(*pid as i32);
+                    let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+                }
             }
         }
-        let _ =
-            Command::new(&self.rnet).args(["network", "rm", "-f", "bench"]).stdout(Stdio::null()).status();
+        for words in [&["network", "rm", "-f", "bench"][..], &["agent", "--stop"]] {
+            let mut command = Command::new(&self.rnet);
+            let _ = command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
     }
 }
 
@@ -316,9 +328,12 @@ fn question(id: u16, container: usize) -> Vec<u8> {
     message
 }
 
-/// `VmRSS` of a process, in KiB.
-fn resident(pid: u32) -> u64 {
+/// `VmRSS` of a process, in MB.
+fn resident(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .map_or(f64::NAN, |kib: f64| kib / 1000.0 * 1.024)
 }

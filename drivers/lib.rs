@@ -18,12 +18,16 @@ extern crate alloc;
 
 pub mod bandwidth;
 pub mod bridge;
+pub mod child;
 mod host;
+mod ipvlan;
+mod macvlan;
 pub mod model;
 mod none;
 pub mod options;
 pub mod overlay;
 pub mod port;
+mod ptp;
 pub mod resource;
 pub mod service;
 
@@ -49,6 +53,8 @@ pub struct Abilities {
     pub connectable: bool,
     /// The network gives out addresses from its pools.
     pub addresses: bool,
+    /// Containers are on a LAN of the host's: their subnet may be the host's own, and they have no ports of the host.
+    pub lan: bool,
 }
 
 /// From a network and its endpoints to the list of what must exist, in the order of making.
@@ -123,7 +129,15 @@ pub struct Names {
 }
 
 /// Every driver, in the order in which they are listed to people.
-pub static ALL: [&dyn Driver; 4] = [&bridge::Bridge, &host::Host, &none::None, &overlay::Overlay];
+pub static ALL: [&dyn Driver; 7] = [
+    &bridge::Bridge,
+    &host::Host,
+    &ipvlan::Ipvlan,
+    &macvlan::Macvlan,
+    &none::None,
+    &overlay::Overlay,
+    &ptp::Ptp,
+];
 
 /// The driver of that name. Docker's own word for `none` is `null`, so both are known.
 #[must_use]

@@ -13,7 +13,7 @@ impl Driver for None {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { creatable: false, connectable: false, addresses: false }
+        Abilities { creatable: false, connectable: false, addresses: false, lan: false }
     }
 
     fn check(&self, network: &Network) -> Result<(), BadOption> {

@@ -79,6 +79,12 @@ impl<'a> Options<'a> {
         Ok(Self { driver, given: read })
     }
 
+    /// Whose options they are.
+    #[must_use]
+    pub fn driver(&self) -> &'static str {
+        self.driver
+    }
+
     /// The value of the option with that short name, as text.
     #[must_use]
     pub fn text(&self, short: &str) -> Option<&'a str> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     bandwidth::Bits,
+    child::{Child, Sharing},
     model::{
         Escaped, InterfaceName, Invalid, LinkTuning, MacAddress, StaticRoute, SysctlName, serde_as_text,
     },
@@ -176,6 +177,8 @@ pub enum Setting {
     NoRouterAdvertisements,
     /// `ipv4/conf/LINK/accept_redirects` = 0 and `send_redirects` = 0.
     NoRedirects,
+    /// `ipv4/conf/LINK/rp_filter` = 1: what comes from an address that is not behind the link is dropped.
+    OwnSources,
     /// `ipv6/conf/LINK/accept_dad` = 0: addresses are usable at once; rnet itself keeps them unique.
     NoDuplicateDetection,
 }
@@ -197,6 +200,11 @@ pub enum Member {
     /// The members of the bridge may talk to each other.
     Talking {
         /// The bridge.
+        link: InterfaceName,
+    },
+    /// The members of a network whose links are this one and others like it may talk to each other.
+    Routed {
+        /// The link of one member.
         link: InterfaceName,
     },
     /// The bridge has no way in or out.
@@ -301,12 +309,13 @@ pub enum Resource {
         /// Whose it is, kept in `ifalias`.
         alias: String,
     },
-    /// A veth pair: one end a port of the bridge, the other born in the container.
+    /// A veth pair: one end on the host, the other born in the container.
     Veth {
         /// The host's end.
         name: InterfaceName,
-        /// The bridge that it is a port of.
-        bridge: InterfaceName,
+        /// The bridge that it is a port of, if it is of any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bridge: Option<InterfaceName>,
         /// The container's end.
         peer: InterfaceName,
         /// The hardware address of the container's end.
@@ -316,6 +325,15 @@ pub enum Resource {
         /// The interface group of the host's end.
         group: u32,
     },
+    /// An interface of the host that containers share. It is not rnet's: it is looked for, and never made.
+    Parent {
+        /// Its name.
+        link: InterfaceName,
+        /// How it is shared, which the kernel must be able to do.
+        sharing: Sharing,
+    },
+    /// A link of the container that shares an interface of the host.
+    Child(Child),
     /// An intermediate functional block: what another link receives can be led through it, and so be held to a rate.
     Ifb {
         /// Its name.
@@ -372,6 +390,20 @@ pub enum Resource {
         link: InterfaceName,
         /// The address with the length of its subnet.
         address: IpNetwork,
+    },
+    /// What `ifalias` of a link of the host says: whose it is. A bridge's port says it with its flags.
+    Marked {
+        /// The link.
+        link: InterfaceName,
+        /// Whose it is.
+        alias: String,
+    },
+    /// The host's way to a container.
+    Behind {
+        /// The host's end of its veth pair.
+        link: InterfaceName,
+        /// The container's address.
+        address: IpAddr,
     },
     /// The interface is up.
     Up {
@@ -485,9 +517,11 @@ impl Resource {
     #[must_use]
     pub fn lives_on(&self) -> Option<(Place, &InterfaceName)> {
         match self {
-            Self::Port { link, .. } | Self::Redirect { link, .. } | Self::Rate { link, .. } => {
-                Some((Place::Host, link))
-            }
+            Self::Port { link, .. }
+            | Self::Redirect { link, .. }
+            | Self::Rate { link, .. }
+            | Self::Marked { link, .. }
+            | Self::Behind { link, .. } => Some((Place::Host, link)),
             Self::Setting { place, link, .. }
             | Self::Address { place, link, .. }
             | Self::Up { place, link } => Some((*place, link)),
@@ -503,6 +537,8 @@ impl Resource {
             | Self::Bridge { .. }
             | Self::Veth { .. }
             | Self::Ifb { .. }
+            | Self::Parent { .. }
+            | Self::Child(_)
             | Self::Member(_)
             | Self::Guarded { .. }
             | Self::Published(_)
@@ -512,6 +548,12 @@ impl Resource {
             | Self::Tunnel(_)
             | Self::Uplink(_) => None,
         }
+    }
+
+    /// Whether it is in the container, and can be reached from there only.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        matches!(self, Self::Child(_)) || matches!(self.lives_on(), Some((Place::Container, _)))
     }
 
     /// Whether this goes with the other: it lives on its link, or in its sandbox.
@@ -557,6 +599,7 @@ impl Resource {
                 Place::Container => peer == link,
             },
             Self::Uplink(uplink) => place == Place::Host && uplink.name == *link,
+            Self::Child(child) => place == Place::Container && child.name == *link,
             _ => false,
         }
     }
@@ -569,6 +612,7 @@ impl Resource {
                 a.is_ipv6() == b.is_ipv6()
             }
             (Self::Port { link: a, .. }, Self::Port { link: b, .. })
+            | (Self::Marked { link: a, .. }, Self::Marked { link: b, .. })
             | (Self::Rate { link: a, .. }, Self::Rate { link: b, .. })
             | (Self::Guarded { link: a, .. }, Self::Guarded { link: b, .. })
             | (Self::Redirect { link: a, .. }, Self::Redirect { link: b, .. }) => a == b,
@@ -576,6 +620,9 @@ impl Resource {
             (Self::Bridge { name: a, group: x, .. }, Self::Bridge { name: b, group: y, .. })
             | (Self::Veth { name: a, group: x, .. }, Self::Veth { name: b, group: y, .. })
             | (Self::Ifb { name: a, group: x, .. }, Self::Ifb { name: b, group: y, .. }) => a == b && x == y,
+            (Self::Child(a), Self::Child(b)) => {
+                (&a.name, &a.parent, a.sharing, a.group) == (&b.name, &b.parent, b.sharing, b.group)
+            }
             (Self::Inside { sandbox: a, what: x }, Self::Inside { sandbox: b, what: y }) => {
                 a == b && x.is_same_thing(y)
             }
@@ -606,6 +653,7 @@ impl fmt::Display for Setting {
             Self::Ipv6On => "IPv6 on",
             Self::NoRouterAdvertisements => "no router advertisements",
             Self::NoRedirects => "no redirects",
+            Self::OwnSources => "no sources that are elsewhere",
             Self::NoDuplicateDetection => "no duplicate address detection",
         })
     }
@@ -619,6 +667,7 @@ impl fmt::Display for Member {
             }
             Self::Subnet { subnet } => write!(f, "firewall: from {subnet} back into it through the host"),
             Self::Talking { link } => write!(f, "firewall: members of {link} may talk to each other"),
+            Self::Routed { link } => write!(f, "firewall: the member behind {link} may talk to others"),
             Self::Internal { link } => write!(f, "firewall: {link} has no way in or out"),
             Self::Masquerade { link, family } => write!(f, "firewall: masquerade {family} from {link}"),
             Self::Unprotected { link, family } => write!(f, "firewall: {link} is open with {family}"),
@@ -647,8 +696,14 @@ impl fmt::Display for Resource {
             Self::Forwarding { family } => write!(f, "{family} forwarding"),
             Self::Bridge { name, mac, mtu, .. } => write!(f, "bridge {name} mac {mac} mtu {mtu}"),
             Self::Veth { name, bridge, peer, mac, mtu, .. } => {
-                write!(f, "veth {name} on {bridge} to {peer} in the container, mac {mac} mtu {mtu}")
+                write!(f, "veth {name}")?;
+                bridge.iter().try_for_each(|bridge| write!(f, " on {bridge}"))?;
+                write!(f, " to {peer} in the container, mac {mac} mtu {mtu}")
             }
+            Self::Marked { link, alias } => write!(f, "{link} is marked {}", Escaped(alias)),
+            Self::Behind { link, address } => write!(f, "{address} is behind {link}"),
+            Self::Parent { link, sharing } => write!(f, "{link} of the host, for {sharing}"),
+            Self::Child(child) => child.fmt(f),
             Self::Ifb { name, .. } => write!(f, "intermediate block {name}"),
             Self::Redirect { link, through } => write!(f, "what {link} receives goes through {through}"),
             Self::Rate { link, rate, burst } => {

@@ -11,10 +11,12 @@ tests! {
     returns_once_it_answers,
     there_is_one_for_a_run_directory,
     one_that_stays_takes_the_place_of_one_that_does_not,
+    it_keeps_nothing_open_of_who_started_it,
     is_begun_again_after_a_kill,
     nobody_else_may_ask_it,
     without_an_agent_it_says_so,
     words_that_make_no_sense_are_refused_and_it_goes_on,
+    keeps_nothing_of_its_caller,
 }
 
 fn stays_in_the_foreground_until_sigterm(lab: &Lab) {
@@ -54,6 +56,17 @@ fn one_that_stays_takes_the_place_of_one_that_does_not(lab: &Lab) {
     lab.rn("agent --foreground").fails_with(&format!("rnet: the agent: it runs already, as process {pid}"));
     agent.signal(Signal::TERM);
     agent.wait().ok();
+}
+
+fn it_keeps_nothing_open_of_who_started_it(lab: &Lab) {
+    lab.needs("flock");
+    for start in ["rnet agent", "rnet network create blue"] {
+        lab.sh(&format!("exec 9>/run/lab/lock; flock 9; {start}")).ok();
+        lab.rn("agent --status").ok();
+        lab.sh("flock --nonblock /run/lab/lock true").ok();
+        lab.rn("agent --stop").ok();
+    }
+    lab.rn("network rm blue").ok();
 }
 
 fn is_begun_again_after_a_kill(lab: &Lab) {
@@ -111,4 +124,15 @@ fn words_that_make_no_sense_are_refused_and_it_goes_on(lab: &Lab) {
         assert ask(b'{\"do\":\"ping\"}\\n') == b'{\"done\":null}\\n'\n";
     lab.python(ask).ok();
     lab.rn("agent --stop").ok();
+}
+
+/// A lock that the caller holds by a descriptor would be held for as long as the agent lives.
+fn keeps_nothing_of_its_caller(lab: &Lab) {
+    lab.sh("exec 9>/run/lab/lock; flock 9; rnet network create blue").ok();
+    assert!(lab.rn("agent --status").succeeded(), "the network has names, so an agent runs");
+    lab.sh("flock -n /run/lab/lock true").ok();
+    lab.sh("exec 9>/run/lab/lock; flock 9; rnet agent --stop; rnet agent").ok();
+    lab.sh("flock -n /run/lab/lock true").ok();
+    lab.rn("agent --stop").ok();
+    lab.rn("network rm blue").ok();
 }

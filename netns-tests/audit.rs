@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nftables::expr::{Expression, NamedExpression, Prefix};
 use serde_json::Value;
 
 use crate::lab::{Lab, Place};
@@ -81,16 +82,16 @@ impl Records {
             let link = bridge(network);
             let pool = &network["network"]["pools"][0];
             let (subnet, gateway) = (text(&pool["subnet"]), text(&pool["gateway"]));
-            put("bridges", format!("\"{link}\""));
-            put("talking", format!("\"{link}\" . \"{link}\""));
-            put("masquerade4", format!("\"{link}\""));
+            put("bridges", link.clone());
+            put("talking", format!("{link} . {link}"));
+            put("masquerade4", link.clone());
             // Containers are found by name on every network but the one that is always there.
             if network["network"]["name"] != "bridge" {
-                put("named", format!("\"{link}\""));
+                put("named", link.clone());
             }
             put("within4", format!("{subnet} . {subnet}"));
             put("gateways4", gateway.clone());
-            put("home4", format!("\"{link}\" . {gateway}"));
+            put("home4", format!("{link} . {gateway}"));
         }
         if !self.networks.is_empty() {
             put("guarded", "ipv4".to_owned());
@@ -98,9 +99,9 @@ impl Records {
         for state in &self.endpoints {
             let (link, endpoint) = (port(state), &state["endpoint"]);
             let address = address(endpoint);
-            put("ports", format!("\"{link}\""));
-            put("port_mac", format!("\"{link}\" . {}", text(&endpoint["mac"])));
-            put("port_ip4", format!("\"{link}\" . {address}"));
+            put("ports", link.clone());
+            put("port_mac", format!("{link} . {}", text(&endpoint["mac"])));
+            put("port_ip4", format!("{link} . {address}"));
             for published in endpoint["ports"].as_array().into_iter().flatten() {
                 let (protocol, gateway) = (text(&published["protocol"]), text(&published["gateway"]));
                 let (host, target) = (first(&published["host_ports"]), first(&published["target_ports"]));
@@ -159,29 +160,37 @@ fn links(lab: &Lab) -> BTreeSet<String> {
 
 /// The elements of every set of rnet's tables, as `nft` lists them; flows that come and go left out.
 fn elements(lab: &Lab) -> Sets {
-    let list = "nft -s list table inet rnet; nft -s list table bridge rnet";
-    let listed = lab.sh(&format!("{{ {list}; }} 2>/dev/null")).text();
     let mut sets = Sets::new();
-    let mut set = String::new();
-    let mut open: Option<String> = None;
-    for line in listed.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("set ").or_else(|| line.strip_prefix("map ")) {
-            set = name.split(' ').next().unwrap_or_default().to_owned();
-        }
-        if let Some(first) = line.strip_prefix("elements = {") {
-            open = Some(String::new());
-            open.iter_mut().for_each(|text| text.push_str(first));
-        } else if let Some(text) = &mut open {
-            text.push_str(line);
-        }
-        if let Some(text) = open.take_if(|text| text.ends_with('}')) {
-            let parts = text.trim_end_matches('}').split(',').map(|part| part.trim().to_owned());
-            if !set.starts_with("flows") {
-                sets.insert(set.clone(), parts.collect());
+    for kind in ["set", "map"] {
+        let listed = lab.sh(&format!("nft -j -s list {kind}s")).ok().json();
+        let ours = listed["nftables"].as_array().into_iter().flatten().map(|object| &object[kind]);
+        for set in ours.filter(|set| set["table"] == "rnet") {
+            let name = text(&set["name"]);
+            if let Some(elements) = set.get("elem").filter(|_| !name.starts_with("flows")) {
+                let elements: Vec<Expression<'_>> = serde_json::from_value(elements.clone())
+                    .unwrap_or_else(|error| panic!("{name}: {error}: {elements}"));
+                sets.insert(name, elements.iter().map(written).collect());
             }
         }
     }
     sets
+}
+
+/// An element as it stands in a ruleset, without quotes.
+fn written(element: &Expression<'_>) -> String {
+    let all =
+        |list: &[Expression<'_>], between: &str| list.iter().map(written).collect::<Vec<_>>().join(between);
+    match element {
+        Expression::String(text) => text.to_string(),
+        Expression::Number(number) => number.to_string(),
+        // The key of a map, and what it stands for.
+        Expression::List(pair) => all(pair, " : "),
+        Expression::Named(NamedExpression::Concat(parts)) => all(parts, " . "),
+        Expression::Named(NamedExpression::Prefix(Prefix { addr, len })) => {
+            format!("{}/{len}", written(addr))
+        }
+        other => panic!("an element of a kind that rnet makes none of: {other:?}"),
+    }
 }
 
 fn parsed(path: &Path) -> Value {

@@ -34,6 +34,7 @@ tests! {
     a_bridge_name_that_is_taken_is_refused,
     bad_run_options,
     control_characters_are_escaped,
+    closed_descriptors_and_pipes,
 }
 
 /// Each of the command lines is refused with a line that mentions the word, and leaves the host as it was.
@@ -590,7 +591,7 @@ fn what_is_no_network_namespace(lab: &Lab) {
         "/proc/999999999/ns/net",
     ] {
         let attempt = lab.start(&["network", "connect", "blue", path]);
-        assert!(attempt.ended_within(Duration::from_secs(5)), "{path} makes it hang");
+        assert!(attempt.ended_within(Duration::from_secs(20)), "{path} makes it hang");
         attempt.wait().refused(&[path]);
     }
     fs::remove_file("/run/netns/empty").expect("our file");
@@ -671,5 +672,21 @@ fn control_characters_are_escaped(lab: &Lab) {
     lab.rnet(&["network", "create", "--label", "colour=\x1b[31m", "blue"]).ok();
     let shown = lab.rn("network inspect blue").ok();
     assert!(!shown.stdout().contains('\x1b'), "{shown}");
+    lab.rn("network rm blue").ok();
+}
+
+/// What is opened first would get the number of a closed one, and the next message would be written into it.
+fn closed_descriptors_and_pipes(lab: &Lab) {
+    let id = lab.rn("network create blue").ok().text();
+    lab.namespace("web");
+    lab.sh("rnet network connect blue web <&- >&- 2>&-").ok();
+    lab.sh("rnet network connect blue web <&- >&- 2>&-").exits(1).silent();
+    assert_eq!(lab.inspect("blue")["Id"], id.trim());
+    assert_eq!(lab.endpoint("blue", "web")["Name"], "web");
+    lab.rn("check").ok().prints("");
+    lab.sh("rnet network ls >&-").refused(&["cannot write to stdout", "Bad file descriptor"]);
+    let piped = lab.sh("{ sleep 0.2; rnet network ls; echo code $? >&2; } | true").ok();
+    assert_eq!(piped.stderr(), "rnet: cannot write to stdout: Broken pipe (os error 32)\ncode 1\n");
+    lab.rn("network disconnect blue web").ok();
     lab.rn("network rm blue").ok();
 }

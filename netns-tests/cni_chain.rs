@@ -17,6 +17,7 @@ tests! {
     portmap_alone_is_taken_back,
     firewall_closes_what_bridge_leaves_open,
     tuning_sets_switches_and_links_and_says_so,
+    tuning_sets_no_switch_that_the_administrator_does_not_allow,
     bandwidth_limits_a_container,
     bridge_takes_every_key_or_says_why_not,
     a_bridge_without_addresses_is_made,
@@ -32,7 +33,7 @@ tests! {
 
 const DIR: &str = "/run/lab/cni";
 
-fn install(lab: &Lab) {
+pub fn install(lab: &Lab) {
     lab.rn("cni install --dir /run/lab/cni --aliases").ok();
 }
 
@@ -54,19 +55,19 @@ fn podman() -> Vec<Value> {
 }
 
 /// A list, called as a runtime calls it.
-struct List<'a> {
+pub struct List<'a> {
     lab: &'a Lab,
     version: &'static str,
-    plugins: Vec<Value>,
+    pub plugins: Vec<Value>,
 }
 
 impl<'a> List<'a> {
-    fn new(lab: &'a Lab, plugins: Vec<Value>) -> Self {
+    pub fn new(lab: &'a Lab, plugins: Vec<Value>) -> Self {
         Self { lab, version: "0.4.0", plugins }
     }
 
     /// What a plugin gets on stdin.
-    fn config(&self, plugin: &Value, previous: &Value, runtime: &Value) -> Value {
+    pub fn config(&self, plugin: &Value, previous: &Value, runtime: &Value) -> Value {
         let mut config = plugin.clone();
         config["name"] = json!("podman1");
         config["cniVersion"] = json!(self.version);
@@ -83,26 +84,26 @@ impl<'a> List<'a> {
     }
 
     #[track_caller]
-    fn call(&self, verb: &str, place: &Place, plugin: &Value, config: &Value) -> Call<'a> {
+    pub fn call(&self, verb: &str, place: &Place, plugin: &Value, config: &Value) -> Call<'a> {
         Call::new(self.lab, verb, place, config).plugin(plugin["type"].as_str().expect("a type"))
     }
 
     #[track_caller]
-    fn add(&self, place: &Place, runtime: &Value) -> Value {
+    pub fn add(&self, place: &Place, runtime: &Value) -> Value {
         self.plugins.iter().fold(Value::Null, |previous, plugin| {
             self.call("ADD", place, plugin, &self.config(plugin, &previous, runtime)).ok()
         })
     }
 
     #[track_caller]
-    fn check(&self, place: &Place, result: &Value, runtime: &Value) {
+    pub fn check(&self, place: &Place, result: &Value, runtime: &Value) {
         for plugin in &self.plugins {
             self.call("CHECK", place, plugin, &self.config(plugin, result, runtime)).ok();
         }
     }
 
     #[track_caller]
-    fn del(&self, place: &Place) {
+    pub fn del(&self, place: &Place) {
         for plugin in self.plugins.iter().rev() {
             self.call("DEL", place, plugin, &self.config(plugin, &Value::Null, &Value::Null))
                 .with("CNI_NETNS", "")
@@ -111,12 +112,12 @@ impl<'a> List<'a> {
     }
 }
 
-fn ports(host: u16) -> Value {
+pub fn ports(host: u16) -> Value {
     json!({ "portMappings": [{ "hostPort": host, "containerPort": 80, "protocol": "tcp", "hostIP": "" }] })
 }
 
 /// The files of a directory of `host-local`, those of addresses alone.
-fn leases() -> Vec<String> {
+pub fn leases() -> Vec<String> {
     let entries = fs::read_dir("/var/lib/cni/networks/podman1")
         .map(|list| list.flatten().collect())
         .unwrap_or_else(|_| Vec::new());
@@ -127,7 +128,7 @@ fn leases() -> Vec<String> {
 }
 
 /// What a network and its addresses leave, which belong to whoever has the configuration.
-fn forget(lab: &Lab) {
+pub fn forget(lab: &Lab) {
     lab.rn("network rm podman1").ok();
     let _ = fs::remove_dir_all("/var/lib/cni");
 }
@@ -322,6 +323,44 @@ fn tuning_sets_switches_and_links_and_says_so(lab: &Lab) {
         lab.rn("check").ok().prints("");
         list.del(&web);
     }
+    forget(lab);
+}
+
+/// For type `rnet` too; and who was added before the list came can still be deleted.
+fn tuning_sets_no_switch_that_the_administrator_does_not_allow(lab: &Lab) {
+    install(lab);
+    let mut plugins = podman();
+    plugins[3] = json!({ "type": "tuning", "sysctl": { "net.core.somaxconn": "500" } });
+    let list = List::new(lab, plugins);
+    let (web, db) = (lab.namespace("web"), lab.namespace("db"));
+    list.add(&web, &Value::Null);
+    lab.sh("mkdir -p /run/lab/etc && mount -t tmpfs none /run/lab/etc && cp -a /etc/. /run/lab/etc && mount --move /run/lab/etc /etc").ok();
+    let allow = |text: &str| {
+        fs::create_dir_all("/etc/cni/tuning").expect("a directory");
+        fs::write("/etc/cni/tuning/allowlist.conf", text).expect("a file");
+    };
+    let config = json!({ "type": "tuning", "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1" } });
+    let native = json!({
+        "cniVersion": "1.1.0", "name": "pods", "type": "rnet", "subnet": "10.82.0.0/24",
+        "sysctl": { "net.ipv4.conf.IFNAME.arp_filter": "1" },
+    });
+    let made = list
+        .call("ADD", &db, &list.plugins[0], &list.config(&list.plugins[0], &Value::Null, &Value::Null))
+        .ok();
+    let tune = |code: u32, words: &[&str]| {
+        let call = list.call("ADD", &db, &list.plugins[3], &list.config(&config, &made, &Value::Null));
+        call.run().refused(code, words);
+    };
+    allow("^net.core.somaxconn$\n");
+    tune(7, &["net.ipv4.conf.IFNAME.arp_filter", "/etc/cni/tuning/allowlist.conf"]);
+    Call::new(lab, "ADD", &db, &native).with("CNI_IFNAME", "eth1").run().refused(7, &["IFNAME.arp_filter"]);
+    allow("(\n");
+    tune(5, &["line 1"]);
+    allow("arp_filter$\n");
+    list.call("ADD", &db, &list.plugins[3], &list.config(&config, &made, &Value::Null)).ok();
+    list.del(&db);
+    list.del(&web);
+    lab.sh("umount /etc").ok();
     forget(lab);
 }
 

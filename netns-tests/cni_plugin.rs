@@ -2,9 +2,8 @@
 
 use std::{
     fs::{self, File},
-    os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::Command,
+    process::{Command, Output},
 };
 
 use serde_json::Value;
@@ -80,22 +79,32 @@ impl<'a> Call<'a> {
     /// Whether the call was killed, when it makes its `when`th system call of that name.
     #[track_caller]
     pub fn is_killed_at(&self, name: &str, when: usize) -> bool {
+        let reply = self.injected(name, &format!("inject={name}:signal=SIGKILL:when={when}"));
+        reply.code.is_none() || reply.code == Some(128 + 9)
+    }
+
+    /// Runs it with something injected into its calls of that name, as `strace` has it.
+    #[track_caller]
+    pub fn injected(&self, name: &str, inject: &str) -> Reply {
         self.lab.needs("strace");
-        let (trace, inject) = (format!("trace={name}"), format!("inject={name}:signal=SIGKILL:when={when}"));
-        let options =
-            ["-f", "-qq", "-o", "/run/lab/strace", "-e", &trace, "-e", &inject, "--", &self.program];
+        let trace = format!("trace={name}");
+        let options = ["-f", "-qq", "-o", "/run/lab/strace", "-e", &trace, "-e", inject, "--", &self.program];
         let mut command = self.lab.command("strace", &options);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         let output = command.stdin(input(&self.config)).output().expect("strace runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains("panicked"), "{said}");
-        output.status.signal() == Some(9) || output.status.code() == Some(128 + 9)
+        let reply = self.reply(output);
+        assert!(!reply.stderr.contains("panicked"), "{reply}");
+        reply
     }
 
     /// Runs it to its end.
     #[track_caller]
     pub fn run(&self) -> Reply {
         let output = self.command().output().unwrap_or_else(|error| panic!("{}: {error}", self.program));
+        self.reply(output)
+    }
+
+    fn reply(&self, output: Output) -> Reply {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("plugins write UTF-8");
         let variables: Vec<String> =
             self.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -130,6 +139,23 @@ fn input(text: &str) -> File {
 }
 
 impl Reply {
+    /// Whether it said that it worked.
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// It worked, or it failed with one error object and changed its mind about nothing else.
+    #[track_caller]
+    pub fn is_a_result_or_one_error(&self) {
+        if self.succeeded() {
+            return;
+        }
+        let error = self.json();
+        assert_eq!(self.code, Some(1), "{self}");
+        assert!(error["code"].as_u64().is_some_and(|code| code > 0), "{self}");
+        assert!(error["msg"].as_str().is_some_and(|text| !text.is_empty()), "{self}");
+    }
+
     /// It worked: exit code 0, nothing on stderr, and one JSON object on stdout or nothing at all.
     #[track_caller]
     pub fn ok(self) -> Value {

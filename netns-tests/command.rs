@@ -293,7 +293,7 @@ impl Running {
         let status = self.child.wait().expect("it ended");
         let mut stdout = std::mem::take(&mut self.seen);
         loop {
-            match self.lines.recv_timeout(Duration::from_secs(5)) {
+            match self.lines.recv_timeout(Duration::from_secs(20)) {
                 Ok(line) => stdout.push_str(&line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
@@ -301,7 +301,7 @@ impl Running {
                 }
             }
         }
-        let stderr = self.stderr.recv_timeout(Duration::from_secs(5));
+        let stderr = self.stderr.recv_timeout(Duration::from_secs(20));
         let stderr =
             stderr.unwrap_or_else(|_| panic!("`{}` ended, but something holds its stderr", self.what));
         Output { what: self.what.clone(), status, stdout, stderr }

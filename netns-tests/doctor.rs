@@ -42,7 +42,7 @@ fn a_sound_host_has_nothing_bad(lab: &Lab) {
     let here = lab.snapshot();
     let list = findings(lab);
     assert!(list.iter().all(|finding| finding["verdict"] != "bad"), "{list:#?}");
-    lab.rn("doctor").ok().mentions("ok    firewall");
+    lab.rn("doctor").ok().mentions("ok    firewall").mentions("landlock, seccomp");
     lab.is_like(&here);
 }
 

@@ -171,7 +171,12 @@ fn purge_leaves_nothing(lab: &Lab) {
     lab.sh("find /run/rnet /var/lib/rnet -type f").ok().prints("");
 }
 
-/// What a reboot does to the kernel's objects.
+/// What a reboot does to processes and to the kernel's objects.
+fn reboot(lab: &Lab) {
+    lab.rn("agent --stop").ok();
+    lab.sh(KERNEL_FORGETS).ok();
+}
+
 const KERNEL_FORGETS: &str = "
     for link in $(ip -br link show type bridge | cut -d' ' -f1) $(ip -br link show type veth | grep -o '^veth[0-9a-f]*'); do
         ip link delete $link
@@ -182,7 +187,7 @@ const KERNEL_FORGETS: &str = "
 fn networks_are_restored_after_a_reboot_and_addresses_are_free(lab: &Lab) {
     let web = blue(lab);
     lab.silence(&web);
-    lab.sh(KERNEL_FORGETS).ok();
+    reboot(lab);
     lab.sh("rm -r /run/rnet").ok();
     lab.rn("restore").ok().prints("blue\n");
     lab.rn("restore").ok().prints("");
@@ -196,7 +201,7 @@ fn networks_are_restored_after_a_reboot_and_addresses_are_free(lab: &Lab) {
 fn after_a_reboot_that_kept_the_run_directory_networks_come_back_on_first_use(lab: &Lab) {
     let web = blue(lab);
     lab.silence(&web);
-    lab.sh(KERNEL_FORGETS).ok();
+    reboot(lab);
     lab.sh(
         "sed -i 's/\"boot\":\"[0-9a-f-]*\"/\"boot\":\"11111111-2222-3333-4444-555555555555\"/' /run/rnet/host.json",
     )

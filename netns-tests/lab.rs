@@ -279,7 +279,7 @@ impl Lab {
         let own = |name: &String| self.namespaces.borrow().iter().any(|place| &place.name == name);
         let foreign: Vec<String> = named.filter(|name| !own(name)).collect();
         assert!(foreign.is_empty(), "namespaces that the test did not make: {foreign:?}");
-        let left = self.processes().into_iter().filter(|pid| !ended_within(*pid, Duration::from_secs(2)));
+        let left = self.processes().into_iter().filter(|pid| !ended_within(*pid, Duration::from_secs(15)));
         let left: Vec<String> = left.map(words_of).collect();
         assert!(left.is_empty(), "processes that outlive the test: {left:?}");
     }
@@ -660,7 +660,7 @@ pub fn without_stdout(command: &mut Command) -> &mut Command {
 /// Waits until the kernel has made the route to the host's own IPv6 address, which it does a little after the link has
 /// its carrier: a picture taken before would be of another host.
 fn settle_ipv6() -> Result<(), String> {
-    let end = std::time::Instant::now() + Duration::from_secs(5);
+    let end = std::time::Instant::now() + Duration::from_secs(20);
     loop {
         let shown =
             Command::new("ip").args(["-6", "route", "show", "table", "local", "2001:db8:1::1"]).output();

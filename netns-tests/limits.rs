@@ -37,7 +37,7 @@ fn takes(from: &Place, to: &Place, address: &str, bytes: usize) -> Duration {
         count
     });
     let mut stream = from
-        .inside(|| TcpStream::connect_timeout(&at, Duration::from_secs(5)))
+        .inside(|| TcpStream::connect_timeout(&at, Duration::from_secs(15)))
         .unwrap_or_else(|error| panic!("{} to {at}: {error}", from.name()));
     let start = Instant::now();
     let piece = [0u8; 16 * 1024];
@@ -227,7 +227,7 @@ fn one_address_has_so_many_open_connections(lab: &Lab) {
     let listener = web.inside(|| TcpListener::bind(("0.0.0.0", 5002))).expect("a port");
     let to: SocketAddr = "192.0.2.1:8080".parse().expect("an address");
     let open = |time| lab.lan.inside(|| TcpStream::connect_timeout(&to, time));
-    let held: Vec<TcpStream> = (0..2).map(|_| open(Duration::from_secs(5)).expect("one of two")).collect();
+    let held: Vec<TcpStream> = (0..2).map(|_| open(Duration::from_secs(15)).expect("one of two")).collect();
     let third = open(Duration::from_millis(300));
     assert!(third.is_err(), "{third:?}");
     drop(held);

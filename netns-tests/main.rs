@@ -15,8 +15,11 @@ mod churn;
 mod cni;
 mod cni_chain;
 mod cni_clients;
+mod cni_keys;
+mod cni_makers;
 mod cni_names;
 mod cni_plugin;
+mod cni_sweep;
 mod command;
 mod concurrency;
 mod doctor;
@@ -30,6 +33,7 @@ mod isolation;
 mod itself;
 mod keep;
 mod lab;
+mod lan;
 mod limits;
 mod many;
 mod model;
@@ -38,6 +42,7 @@ mod names;
 mod others;
 mod overlay;
 mod page;
+mod ptp;
 mod publish;
 mod records;
 mod run;
@@ -56,6 +61,8 @@ fn main() -> ExitCode {
         publish::TESTS,
         limits::TESTS,
         services::TESTS,
+        lan::TESTS,
+        ptp::TESTS,
         page::TESTS,
         others::TESTS,
         inspect::TESTS,
@@ -71,16 +78,24 @@ fn main() -> ExitCode {
         model::TESTS,
         events::TESTS,
         agent::TESTS,
-        names::TESTS,
+        names::answers::TESTS,
+        names::files::TESTS,
+        names::forward::TESTS,
+        names::agent::TESTS,
+        names::load::TESTS,
         attacks::TESTS,
         isolation::TESTS,
         ipv6::TESTS,
         cni::TESTS,
         cni_names::TESTS,
         cni_chain::TESTS,
+        cni_makers::TESTS,
+        cni_keys::TESTS,
+        cni_sweep::TESTS,
         cni_clients::TESTS,
         sweep::TESTS,
         overlay::by_hand::TESTS,
         overlay::cluster::TESTS,
+        overlay::names::TESTS,
     ])
 }

@@ -119,20 +119,28 @@ fn an_input_chain_that_drops_is_explained_and_the_advice_works(lab: &Lab) {
 fn the_proxy_serves_the_loopback_until_the_container_leaves(lab: &Lab) {
     lab.needs("nft");
     lab.rn("network create --ipv6 --opt loopback=proxy blue").ok();
-    let web = lab.web("blue", "web", &["-p", "8080:81", "-p", "127.0.0.2:9000:81"]);
+    let web =
+        lab.web("blue", "web", &["-p", "8080:81", "-p", "127.0.0.2:9000:81", "-p", "5300-5301:53-54/udp"]);
     lab.listen_tcp(&web, "[::]:81");
+    lab.listen_udp(&web, "[::]:53");
+    lab.listen_udp(&web, "[::]:54");
     // What makes the rewriting impossible.
     lab.sh("nft 'table inet admin { chain i { type filter hook input priority 0; policy drop;
            iif lo accept; ct state established,related accept; meta l4proto ipv6-icmp accept; }; }'")
         .ok();
     assert!(traffic::tcp_short(&lab.host, "127.0.0.1:8080").result().is_err(), "nobody serves it by itself");
     let said = lab.sh("rnet doctor || true").text();
-    assert!(said.contains("nobody serves 127.0.0.1:8080 for container web"), "{said}");
+    assert!(said.contains("nobody serves 127.0.0.1:8080/tcp for container web"), "{said}");
+    assert!(said.contains("nobody serves 127.0.0.1:5300/udp for container web"), "{said}");
     assert!(said.contains("run rnet proxy web"), "{said}");
     let proxy = lab.start(&["proxy", "web"]);
     for to in ["127.0.0.1:8080", "[::1]:8080", "127.0.0.2:9000"] {
         until("the proxy listens", || traffic::tcp_short(&lab.host, to).result().is_ok());
         lab.tcp(&lab.host, to).answered_by(&web);
+    }
+    // Several clients at once, each again and again: every answer finds its own.
+    for to in ["127.0.0.1:5300", "127.0.0.1:5301", "[::1]:5300", "127.0.0.1:5300"] {
+        lab.udp(&lab.host, to).answered_by(&web);
     }
     assert!(!lab.sh("rnet doctor || true").text().contains("nobody serves"));
     lab.no_tcp(&lab.lan, "127.0.0.1:8080");
@@ -152,13 +160,13 @@ fn the_proxy_is_explicit(lab: &Lab) {
     lab.web("blue", "web", &["-p", "8080:80"]);
     let line = |name: &str| {
         format!(
-            "rnet: container {name} has no TCP port on the host's loopback in a network with --opt loopback=proxy"
+            "rnet: container {name} has no TCP or UDP port on the host's loopback in a network with --opt loopback=proxy"
         )
     };
     lab.rn("proxy web").fails_with(&line("web"));
     lab.rn("proxy nobody").fails_with(&line("nobody"));
     lab.namespace("db");
-    lab.rn("network connect -p 192.0.2.1:9000:80 -p 53:53/udp green db").ok();
+    lab.rn("network connect -p 192.0.2.1:9000:80 -p 192.0.2.1:53:53/udp green db").ok();
     lab.rn("proxy db").fails_with(&line("db"));
     lab.rn("network create --opt loopback=both red").fails_with(
         "rnet: option \"loopback\" of driver bridge: \"both\" is refused: it must be rewrite or proxy",
@@ -166,7 +174,8 @@ fn the_proxy_is_explicit(lab: &Lab) {
     lab.namespace("taken");
     lab.rn("network connect -p 7000:80 green taken").ok();
     lab.listen_tcp(&lab.host, "127.0.0.1:7000");
-    lab.rn("proxy taken").fails_with("rnet: 127.0.0.1:7000 cannot be listened on: Address already in use");
+    lab.rn("proxy taken")
+        .fails_with("rnet: 127.0.0.1:7000/tcp cannot be listened on: Address already in use");
     lab.silence(&lab.host);
     lab.rn("network rm -f blue green").ok();
 }

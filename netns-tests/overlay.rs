@@ -20,6 +20,8 @@ use crate::{
 pub mod by_hand;
 /// The tests of networks that hosts share by a store.
 pub mod cluster;
+/// The tests of names across hosts.
+pub mod names;
 
 /// A namespace that plays a host of its own: links, firewall, directories.
 pub struct Host {
@@ -98,7 +100,7 @@ pub fn hosts(lab: &Lab, count: usize) -> Vec<Host> {
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
     let made: Vec<Host> = (1..=count).map(|number| host(lab, number)).collect();
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(20);
     while !made.iter().all(|host| forwards(lab, host)) {
         assert!(Instant::now() < end, "the underlay never came up");
         std::thread::yield_now();

@@ -137,7 +137,7 @@ fn open_connections_stay_where_they_are(lab: &Lab) {
     let listener = one.inside(|| TcpListener::bind(("0.0.0.0", 7))).expect("a port");
     let to: SocketAddr = "192.0.2.1:8080".parse().expect("an address");
     let mut client =
-        lab.lan.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5))).expect("a member");
+        lab.lan.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(15))).expect("a member");
     let (mut served, _) = listener.accept().expect("a client");
     let mut echo = |byte: u8| {
         let mut buffer = [0];

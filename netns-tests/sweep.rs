@@ -37,7 +37,7 @@ tests! {
 }
 
 /// Every call with which rnet writes: to the kernel, to its records, to other processes.
-const WRITES: [&str; 19] = [
+pub const WRITES: [&str; 19] = [
     "sendto",
     "sendmsg",
     "write",
@@ -61,7 +61,7 @@ const WRITES: [&str; 19] = [
 
 /// Calls that can fail, and how; the first way is the one that is always tried. Not setns: the way back into one's own
 /// namespace does not fail, and a thread that could not come back would have to end.
-const FAILURES: [(&str, &[&str]); 12] = [
+pub const FAILURES: [(&str, &[&str]); 12] = [
     ("sendto", &["ENOBUFS", "EPERM", "ENOMEM"]),
     ("recvfrom", &["ENOMEM", "ENOBUFS"]),
     ("write", &["ENOSPC", "EIO"]),
@@ -234,7 +234,8 @@ impl Verb {
             each.push(format!("{call} {}", kills - before));
         }
         println!("sweep: rnet {}: {kills} kills, nothing left ({})", self.words.join(" "), each.join(", "));
-        assert!(kills >= 10, "`rnet {}` was killed {kills} times only", self.words.join(" "));
+        // Who waits for a watcher makes the fewest calls, and more or fewer of them as that takes.
+        assert!(kills >= 5, "`rnet {}` was killed {kills} times only", self.words.join(" "));
     }
 
     /// Which opens, counted in each process, are for writing: a kill at one for reading is a kill at the call before.
@@ -327,12 +328,12 @@ impl Verb {
 }
 
 /// Whether everything was asked for.
-fn all() -> bool {
+pub fn all() -> bool {
     env::var("RNET_SWEEP").is_ok_and(|value| value == "all")
 }
 
 /// Whether `strace` says that it did something.
-fn was_hit(lab: &Lab, word: &str) -> bool {
+pub fn was_hit(lab: &Lab, word: &str) -> bool {
     lab.sh(&format!("grep -c '{word}' /run/lab/strace || true")).text() != "0"
 }
 

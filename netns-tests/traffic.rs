@@ -13,9 +13,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::lab::Place;
 
 /// How long an answer may take that must come.
-const LONG: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(15);
 /// How long to wait for an answer that must not come. An answer on one machine takes a millisecond.
 const SHORT: Duration = Duration::from_millis(400);
+/// After how long without an answer a datagram is sent again.
+const SENT_AGAIN: Duration = Duration::from_secs(2);
 
 /// A server in a place, until it is dropped.
 pub struct Server {
@@ -89,7 +91,7 @@ impl Drop for Server {
 /// Binds; a child that another test forks at this moment may hold the socket of an earlier server until it becomes its
 /// program, so a port in use is tried again for a while.
 fn bind<S>(bind: impl Fn() -> std::io::Result<S>) -> std::io::Result<S> {
-    let end = std::time::Instant::now() + Duration::from_secs(2);
+    let end = std::time::Instant::now() + LONG;
     loop {
         match bind() {
             Err(error)
@@ -230,11 +232,24 @@ fn udp_reply(place: &Place, to: SocketAddr, time: Duration) -> io::Result<String
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = place.inside(|| UdpSocket::bind(any))?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(time))?;
-    socket.send(b"hello")?;
-    let mut buffer = [0; 128];
-    let count = socket.recv(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    let reply = exchange(&socket, b"hello", time, SENT_AGAIN)?;
+    Ok(String::from_utf8_lossy(&reply).into_owned())
+}
+
+/// The answer to a datagram over a connected socket, if any comes in time. It is sent again after each `again` without
+/// one: datagrams are lost where a machine is busy.
+pub fn exchange(socket: &UdpSocket, bytes: &[u8], time: Duration, again: Duration) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 65_535];
+    let end = std::time::Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now()).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(left.min(again)))?;
+        socket.send(bytes)?;
+        match socket.recv(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && std::time::Instant::now() < end => {}
+            count => return Ok(buffer[..count?].to_vec()),
+        }
+    }
 }
 
 fn parse(text: &str) -> Result<Reply, Failure> {

@@ -4,7 +4,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `main.rs`, [`cli`] | words in, verbs called, words out |
+//! | `main.rs`, [`start`], [`cli`] | words in, verbs called, words out |
 //! | [`cni`] | the same as a CNI plugin: environment and JSON in, verbs called, JSON out |
 //! | [`container`], [`page`] | processes of `rnet run`, and what they serve without a command |
 //! | [`proxy`] | `rnet proxy`: the host's loopback served by a process, where the kernel's way is closed |
@@ -46,6 +46,7 @@ pub mod kernel;
 pub mod page;
 pub mod plan;
 pub mod proxy;
+pub mod start;
 pub mod store;
 pub mod verbs;
 

@@ -41,21 +41,33 @@ pub struct AtOnce {
     pub remove: Option<f64>,
 }
 
+/// The agent that rnet started for its network's names; it would go on in a host that nobody else is in.
+struct Agent(PathBuf);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = Command::new(&self.0).args(["agent", "--stop"]).output();
+    }
+}
+
 /// rnet, as the user would call it.
 pub struct Rnet {
     program: PathBuf,
     network: Blue,
+    _agent: Agent,
 }
 
 /// The floor: the same messages, in the network and the tables that rnet made.
 pub struct Floor {
     program: PathBuf,
     network: Blue,
+    _agent: Agent,
 }
 
 /// `ip` and `nft` in a script, in the network and the tables that rnet made.
 pub struct Script {
     network: Blue,
+    _agent: Agent,
 }
 
 /// The network that `rnet network create blue` made.
@@ -112,7 +124,7 @@ impl Blue {
 impl Rnet {
     /// With its network made.
     pub fn new(program: &Path) -> Done<Self> {
-        Ok(Self { program: program.into(), network: Blue::create(program)? })
+        Ok(Self { program: program.into(), network: Blue::create(program)?, _agent: Agent(program.into()) })
     }
 
     fn connect(&self, container: usize) -> Command {
@@ -181,7 +193,7 @@ impl Contender for Rnet {
 impl Floor {
     /// With its network made, by rnet.
     pub fn new(program: &Path, rnet: &Path) -> Done<Self> {
-        Ok(Self { program: program.into(), network: Blue::create(rnet)? })
+        Ok(Self { program: program.into(), network: Blue::create(rnet)?, _agent: Agent(rnet.into()) })
     }
 
     fn command(&self, verb: &str, container: usize) -> Command {
@@ -264,7 +276,7 @@ impl Script {
         fs::write("/run/attach.sh", ATTACH)
             .and_then(|()| fs::write("/run/detach.sh", DETACH))
             .map_err(|error| error.to_string())?;
-        Ok(Self { network: Blue::create(rnet)? })
+        Ok(Self { network: Blue::create(rnet)?, _agent: Agent(rnet.into()) })
     }
 
     fn command(&self, script: &str, container: usize) -> Command {

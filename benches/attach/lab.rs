@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,17 @@ type Job<C> = Box<dyn FnOnce(&mut C) + Send>;
 
 /// A thread with a host of its own, and a contender on it.
 pub struct Lab<C> {
-    jobs: Sender<Job<C>>,
+    /// None once the lab is to end.
+    jobs: Option<Sender<Job<C>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Ends with its contender put away.
+impl<C> Drop for Lab<C> {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl<C: 'static> Lab<C> {
@@ -30,7 +40,7 @@ impl<C: 'static> Lab<C> {
     pub fn open(containers: usize, make: impl FnOnce() -> Done<C> + Send + 'static) -> Done<Self> {
         let (jobs, list) = channel::<Job<C>>();
         let (says, hears) = channel();
-        thread::spawn(move || match host(containers).and_then(|()| make()) {
+        let thread = thread::spawn(move || match host(containers).and_then(|()| make()) {
             Ok(mut contender) => {
                 let _ = says.send(Ok(()));
                 list.into_iter().for_each(|job| job(&mut contender));
@@ -38,13 +48,14 @@ impl<C: 'static> Lab<C> {
             Err(error) => drop(says.send(Err(error))),
         });
         hears.recv().map_err(|error| error.to_string())??;
-        Ok(Self { jobs })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Has the lab do something; the answer comes when it is done.
     pub fn start<T: Send + 'static>(&self, work: impl FnOnce(&mut C) -> T + Send + 'static) -> Receiver<T> {
         let (says, hears) = channel();
-        let _ = self.jobs.send(Box::new(move |contender| drop(says.send(work(contender)))));
+        let job: Job<C> = Box::new(move |contender| drop(says.send(work(contender))));
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
         hears
     }
 

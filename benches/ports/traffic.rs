@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     net::sockopt::set_socket_linger,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity},
 };
 
 use crate::lab::Done;
@@ -42,15 +42,27 @@ fn listen(netns: &str, port: u16) -> Done<TcpListener> {
         .map_err(|error| format!("port {port}: {error}"))
 }
 
-/// How many connections per second a client opens, one after the other.
+/// Keeps the thread on one processor. Else what is measured is where the scheduler puts both ends: for connections, how
+/// long one takes to wake the other, which in a virtual machine is most of it.
+fn pin(processor: usize) {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    let _ = sched_setaffinity(None, &set);
+}
+
+/// How many connections per second a client opens, one after the other, each until the server has said a byte.
 pub fn connections(client: &str, server: &str, to: &str, port: u16, time: Duration) -> Done<f64> {
     let to: SocketAddr = to.parse().map_err(|error| format!("{to}: {error}"))?;
     let listener = listen(server, port)?;
     let ended = Arc::new(AtomicBool::new(false));
     let over = ended.clone();
     let serving = thread::spawn(move || {
+        pin(0);
         while let Ok((mut stream, _)) = listener.accept() {
-            // The client ends each: an end of the server's own would meet a client that is not done connecting.
+            // The client waits for this: one that ran ahead would fill the queue, and a connection that finds no room
+            // there is tried again a second later.
+            let _ = stream.write_all(&[0]);
+            // The client ends each.
             let _ = stream.read(&mut [0]);
             if over.load(Ordering::Relaxed) {
                 return;
@@ -58,11 +70,13 @@ pub fn connections(client: &str, server: &str, to: &str, port: u16, time: Durati
         }
     });
     let rate = inside(client, move || -> Done<f64> {
+        pin(0);
         let start = Instant::now();
         let mut count = 0u32;
         while start.elapsed() < time {
-            let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))
-                .map_err(|error| format!("connection {count} to {to}: {error}"))?;
+            let fail = |error: std::io::Error| format!("connection {count} to {to}: {error}");
+            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).map_err(fail)?;
+            stream.read_exact(&mut [0]).map_err(fail)?;
             // Closed at once, without a wait that would use the client's ports up.
             set_socket_linger(&stream, Some(Duration::ZERO)).map_err(|error| error.to_string())?;
             count += 1;
@@ -83,6 +97,7 @@ pub fn throughput(from: &str, to: &str, address: &str, time: Duration) -> Done<f
     let count = Arc::new(AtomicU64::new(0));
     let counted = count.clone();
     let reading = thread::spawn(move || {
+        pin(1);
         let Ok((mut stream, _)) = listener.accept() else { return };
         let mut buffer = vec![0; 256 * 1024];
         while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
@@ -92,6 +107,7 @@ pub fn throughput(from: &str, to: &str, address: &str, time: Duration) -> Done<f
     let to: SocketAddr =
         format!("{address}:{PORT}").parse().map_err(|error| format!("{address}: {error}"))?;
     let took = inside(from, move || -> Done<f64> {
+        pin(0);
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))
             .map_err(|error| format!("{to}: {error}"))?;
         let piece = vec![0; 256 * 1024];

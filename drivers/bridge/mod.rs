@@ -30,7 +30,7 @@ impl Driver for Bridge {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { creatable: true, connectable: true, addresses: true }
+        Abilities { creatable: true, connectable: true, addresses: true, lan: false }
     }
 
     fn check(&self, network: &Network) -> Result<(), BadOption> {
@@ -71,7 +71,7 @@ impl Driver for Bridge {
         let inside = endpoint.interface.clone();
         let mut list = vec![Resource::Veth {
             name: port.clone(),
-            bridge: settings.device.clone(),
+            bridge: Some(settings.device.clone()),
             peer: inside.clone(),
             mac: endpoint.mac,
             mtu: settings.mtu,

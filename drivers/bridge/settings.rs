@@ -128,7 +128,16 @@ impl Settings {
     /// # Errors
     /// The first option that is unknown or malformed.
     pub fn of(network: &Network) -> Result<Self, BadOption> {
-        let options = Options::read("bridge", &NETWORK_OPTIONS, &network.options)?;
+        Self::read("bridge", &NETWORK_OPTIONS, network)
+    }
+
+    /// The settings of a network whose driver knows these options alone.
+    pub(crate) fn read(
+        driver: &'static str,
+        known: &'static [Known],
+        network: &Network,
+    ) -> Result<Self, BadOption> {
+        let options = Options::read(driver, known, &network.options)?;
         let device = match options.text("name") {
             Some(name) => name.parse().map_err(|_| {
                 options.bad(
@@ -246,6 +255,11 @@ impl EndpointSettings {
     /// The first option that is unknown or malformed.
     pub fn read(given: &alloc::collections::BTreeMap<String, String>) -> Result<Self, BadOption> {
         Self::from(&Options::read("bridge", &ENDPOINT_OPTIONS, given)?)
+    }
+
+    /// Refuses limits, for drivers whose links have no queue of the host's.
+    pub(crate) fn without_limits(driver: &'static str, endpoint: &Endpoint) -> Result<(), BadOption> {
+        Options::read(driver, &ENDPOINT_OPTIONS[..1], &endpoint.options).map(drop)
     }
 
     fn from(options: &Options<'_>) -> Result<Self, BadOption> {

@@ -44,7 +44,7 @@ impl Driver for Overlay {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { creatable: true, connectable: true, addresses: true }
+        Abilities { creatable: true, connectable: true, addresses: true, lan: false }
     }
 
     fn check(&self, network: &Network) -> Result<(), BadOption> {
@@ -108,7 +108,7 @@ impl Driver for Overlay {
         let mut list = vec![
             links.inside(Resource::Veth {
                 name: port.clone(),
-                bridge: links.bridge.clone(),
+                bridge: Some(links.bridge.clone()),
                 peer: endpoint.interface.clone(),
                 mac: endpoint.mac,
                 mtu,

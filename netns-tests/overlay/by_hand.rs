@@ -323,6 +323,8 @@ fn what_somebody_deletes_is_found_and_mended(lab: &Lab) {
         "nft flush ruleset".to_owned(),
         format!("ip link del rn-{}", &sandbox[sandbox.len() - 12..]),
         format!("umount {sandbox}"),
+        // Its namespace outlives it for a moment, as it does where the kernel is slow to take it down.
+        format!("nsenter --net={sandbox} sleep 1 >/dev/null 2>&1 & sleep 0.2; umount {sandbox}"),
     ];
     all[0].rn(lab, "check").ok().silent();
     for line in &sabotage {

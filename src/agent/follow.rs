@@ -15,12 +15,14 @@ use tokio::io::unix::AsyncFd;
 use crate::{error::Error, store::Store};
 
 /// How much is followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// Which networks there are, and what each is.
     Networks,
     /// Their endpoints too.
     Endpoints,
+    /// And what they have on other hosts.
+    Far,
 }
 
 /// What may be different since the last look.
@@ -28,6 +30,10 @@ pub enum Depth {
 pub enum Change {
     /// A network came, went, or is another than before.
     Network(Id),
+    /// Every endpoint of a network.
+    Endpoints(Id),
+    /// The endpoints that a network has on other hosts.
+    Far(Id),
     /// An endpoint came, went, or is another than before: the network and the container's key.
     Endpoint(Id, String),
     /// More than the kernel could queue: everything.
@@ -39,6 +45,7 @@ enum Watched {
     All,
     Network(Id),
     Endpoints(Id),
+    Far(Id),
 }
 
 /// The end of the queue.
@@ -128,12 +135,19 @@ impl Follower {
                 self.watch_network(&id);
                 Change::Network(id)
             }),
-            Watched::Network(id) => {
-                if name == "endpoints" {
+            Watched::Network(id) => match name {
+                "endpoints" => {
                     self.watch_network(&id);
+                    Some(Change::Endpoints(id))
                 }
-                matches!(name, "state.json" | "endpoints").then_some(Change::Network(id))
-            }
+                "state.json" => Some(Change::Network(id)),
+                "far" => {
+                    self.watch_network(&id);
+                    (self.depth >= Depth::Far).then_some(Change::Far(id))
+                }
+                _ => None,
+            },
+            Watched::Far(id) => (name == "names.json").then_some(Change::Far(id)),
             Watched::Endpoints(id) => record(name).map(|key| Change::Endpoint(id, key.to_owned())),
         };
         changes.extend(change.filter(|change| changes.last() != Some(change)));
@@ -151,13 +165,18 @@ impl Follower {
     fn watch_network(&mut self, id: &Id) {
         let endpoints = self.store.endpoints_dir(id);
         let Some(folder) = endpoints.parent() else { return };
-        let mut result = self.watch(folder, Watched::Network(*id));
-        if result.is_ok() && self.depth == Depth::Endpoints {
-            result = self.watch(&endpoints, Watched::Endpoints(*id));
-        }
-        match result {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => tracing::warn!("cannot follow network {}: {errno}", id.short()),
+        let far = self.store.far_dir(id);
+        let all = [
+            (Depth::Networks, folder, Watched::Network(*id)),
+            (Depth::Endpoints, &endpoints, Watched::Endpoints(*id)),
+            (Depth::Far, &far, Watched::Far(*id)),
+        ];
+        let depth = self.depth;
+        for (_, folder, what) in all.into_iter().filter(|(of, ..)| *of <= depth) {
+            match self.watch(folder, what) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => tracing::warn!("cannot follow network {}: {errno}", id.short()),
+            }
         }
     }
 

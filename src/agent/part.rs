@@ -3,7 +3,11 @@
 //!
 //! To add a part: implement it in a module beside this one, and add it to [`PARTS`].
 
-use std::{io, os::fd::OwnedFd, pin::Pin};
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    pin::Pin,
+};
 
 use rnetkit_drivers::Network;
 use rustix::thread::CapabilitySet;
@@ -33,6 +37,8 @@ pub struct Part {
     pub needs: CapabilitySet,
     /// Whether a network needs it.
     pub is_wanted: fn(&Network) -> bool,
+    /// What a network that needs it has to do without where it does not run.
+    pub without: &'static str,
     /// Whether it is needed without any network.
     pub is_always: fn(&Config) -> bool,
     /// The part itself, in its own process; it ends when its requests do.
@@ -50,6 +56,8 @@ pub struct Inside {
     pub config: Config,
     /// What the agent asks.
     pub requests: Requests,
+    /// Where the agent says what the host's resolvers are.
+    pub host: UnixStream,
 }
 
 /// The capabilities that any part needs.
@@ -61,7 +69,17 @@ pub fn needs_of_all() -> CapabilitySet {
 /// Whether any part is wanted for that network.
 #[must_use]
 pub fn is_wanted_for(network: &Network) -> bool {
-    PARTS.iter().any(|part| (part.is_wanted)(network))
+    wanted_for(network).next().is_some()
+}
+
+/// What that network has to do without where no agent runs; nothing where it needs none.
+#[must_use]
+pub fn missed_by(network: &Network) -> String {
+    wanted_for(network).map(|part| part.without).collect::<Vec<_>>().join(", and ")
+}
+
+fn wanted_for(network: &Network) -> impl Iterator<Item = &'static Part> {
+    PARTS.into_iter().filter(|part| (part.is_wanted)(network))
 }
 
 /// The requests of the agent: [`Value`]s, each of which must be answered with one. The first is always
@@ -107,7 +125,7 @@ impl Requests {
 }
 
 /// Is the part of that name, in this process: gives up what it does not need, and serves until the agent that started
-/// it ends. The agent is heard on standard input.
+/// it ends. The agent is heard on standard input, and asked on standard output.
 ///
 /// # Errors
 /// When there is no such part, or it fails.
@@ -125,15 +143,16 @@ pub fn be(name: &str, store: Store, config: Config) -> Result<(), Error> {
     confine::no_new_privileges().map_err(failed)?;
     let runtime = super::runtime().map_err(failed)?;
     runtime.block_on(async {
-        let requests = Requests::new(agent().map_err(failed)?);
-        (part.run)(Inside { store, config, requests }).await
+        let requests = Requests::new(stream(rustix::stdio::stdin()).map_err(failed)?);
+        let host = stream(rustix::stdio::stdout()).map_err(failed)?;
+        (part.run)(Inside { store, config, requests, host }).await
     })
 }
 
-/// The agent's end, which is standard input.
-fn agent() -> io::Result<UnixStream> {
-    let input: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let stream = std::os::unix::net::UnixStream::from(input);
+/// A stream that the agent has the other end of.
+fn stream(end: BorrowedFd<'_>) -> io::Result<UnixStream> {
+    let end: OwnedFd = rustix::io::fcntl_dupfd_cloexec(end, 3)?;
+    let stream = std::os::unix::net::UnixStream::from(end);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }

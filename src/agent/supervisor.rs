@@ -4,7 +4,10 @@
 use std::{
     cell::Cell,
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream as StdStream, process::ExitStatusExt as _},
+    },
     process::{ExitStatus, Stdio},
     rc::Rc,
     time::{Duration, Instant},
@@ -24,6 +27,7 @@ use tokio::{
 use super::{
     confine,
     follow::{Depth, Follower},
+    names::upstream,
     part::{self, PARTS, Part},
     wire::{self, LONGEST_LINE, Reply, Request},
 };
@@ -243,13 +247,19 @@ impl Agent {
 
     fn start(&self, part: &'static Part) -> io::Result<Process> {
         let (ours, theirs) = StdStream::pair()?;
+        let (tells, asks) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
+        tells.set_nonblocking(true)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("rnet").args(&self.program.words).arg(part.name);
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).current_dir("/");
+        command
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(OwnedFd::from(asks)))
+            .current_dir("/");
         let child = command.kill_on_drop(true).spawn()?;
         let pid = child.id().unwrap_or(0);
         let channel = BufReader::new(UnixStream::from_std(ours)?);
+        task::spawn_local(upstream::tell(UnixStream::from_std(tells)?));
         let watch = task::spawn_local(watch(part.name, pid, child, self.ended.clone()));
         Ok(Process { pid, begun: Instant::now(), channel, watch })
     }
@@ -260,7 +270,7 @@ impl Agent {
         let mut slots = self.parts.lock().await;
         let Some(slot) = slots.iter_mut().find(|slot| slot.part.name == ending.name) else { return };
         let Some(process) = slot.process.take_if(|process| process.pid == ending.pid) else { return };
-        let how = ending.status.map_or("its end was not seen".to_owned(), |status| status.to_string());
+        let how = how_it_ended(ending.status);
         tracing::error!("part {} ended: {how}", ending.name);
         slot.trouble = Some(how);
         slot.failures = if process.begun.elapsed() > PROVEN { 0 } else { slot.failures + 1 };
@@ -389,6 +399,15 @@ async fn watch(name: &'static str, pid: u32, mut child: Child, ended: mpsc::Unbo
     let status = child.wait().await.ok();
     // Nobody hears it where the agent itself ends.
     let _ = ended.send(Ending { name, pid, status });
+}
+
+/// In words; a call that was on no list is said to be one.
+fn how_it_ended(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else { return "its end was not seen".to_owned() };
+    if status.signal() == Some(libc::SIGSYS) {
+        return "it made a system call that it may not make, and was killed (SIGSYS)".to_owned();
+    }
+    status.to_string()
 }
 
 /// One line, or nothing where there is none or it is too long.

@@ -54,17 +54,28 @@ pub enum Reply {
 /// # Errors
 /// When there is an agent, and it does not answer as it should.
 pub fn ask(socket: &Path, request: &Request) -> io::Result<Option<Reply>> {
-    let Some(mut stream) = connect(socket)? else { return Ok(None) };
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(&line(request)?)?;
-    let mut answer = Vec::new();
-    BufReader::new(stream.take(LONGEST_LINE as u64)).read_until(b'\n', &mut answer)?;
+    let Some(stream) = connect(socket)? else { return Ok(None) };
+    let answer = match exchange(stream, &line(request)?) {
+        // It ended before it heard: what was sent was never read.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            return Ok(None);
+        }
+        answer => answer?,
+    };
     if answer.is_empty() {
         // It ended between hearing and answering.
         return Ok(None);
     }
     Ok(Some(serde_json::from_slice(&answer)?))
+}
+
+fn exchange(mut stream: UnixStream, line: &[u8]) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(line)?;
+    let mut answer = Vec::new();
+    BufReader::new(stream.take(LONGEST_LINE as u64)).read_until(b'\n', &mut answer)?;
+    Ok(answer)
 }
 
 /// Whether an agent listens there.
@@ -119,6 +130,23 @@ mod tests {
         for text in ["", "{}", r#"{"do":"x"}"#, r#"{"do":"ask"}"#, "[1]"] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_agent_that_leaves_before_it_hears_is_none() {
+        let path = std::env::temp_dir().join(format!("rnet-wire-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let asker = std::thread::spawn({
+            let path = path.clone();
+            move || ask(&path, &Request::Ping).unwrap()
+        });
+        // Gone with what it did not read.
+        let (stream, _) = listener.accept().unwrap();
+        let mut came = [rustix::event::PollFd::new(&stream, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut came, None).unwrap();
+        drop(stream);
+        assert_eq!(asker.join().unwrap(), None);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -98,6 +98,8 @@ fn in_foreground(store: &Store, begin: Begin) -> Result<u8, Failure> {
 
 /// Returns when the agent answers, whoever started it.
 fn in_background(store: &Store, begin: Begin) -> Result<u8, Failure> {
+    // SAFETY: the records are opened by path, each for one look; nothing is held before the lock of the agent.
+    unsafe { detach::leave_files() };
     if wire::is_there(&store.agent_socket()) {
         return Ok(0);
     }
@@ -206,13 +208,16 @@ pub(super) fn records_changed(context: &Context) {
 fn tell_trouble(network: &Network, result: Result<(), Failure>) {
     if let Err(failure) = result {
         let line = failure.lines.join("; ");
-        tracing::warn!("containers of network {} are not found by name: {line}", network.name);
+        tracing::warn!("network {}: {}: {line}", network.name, part::missed_by(network));
     }
 }
 
 fn ensure(context: &Context, store: &Store) -> Result<(), Failure> {
-    if start::sync(store)? || who_starts(store)? == AgentStart::Manual {
+    if start::sync(store)? {
         return Ok(());
+    }
+    if who_starts(store)? == AgentStart::Manual {
+        return Err(Failure::new("no agent runs, and starting it is left to you: rnet agent"));
     }
     let mut command = Command::new("/proc/self/exe");
     command

@@ -339,10 +339,10 @@ pub(super) fn proxy(context: &Context, args: &args::Proxy) -> Result<(), Failure
     let mut rnet = context.rnet()?;
     let (served, ports) = rnet.proxied(&args.container.parse()?)?;
     let listen = |port: &Proxied| {
-        let listener = proxy::listen(port.host).map_err(|error| {
+        let listener = proxy::listen(port).map_err(|error| {
             let plain = error.to_string();
             let plain = plain.split(" (os error").next().unwrap_or(&plain).to_owned();
-            Failure::new(format!("{} cannot be listened on: {plain}", port.host))
+            Failure::new(format!("{}/{} cannot be listened on: {plain}", port.host, port.carrier.protocol()))
         })?;
         Ok((listener, port.target))
     };

@@ -16,10 +16,11 @@ mod run;
 pub mod template;
 mod view;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path};
 
 use args::{CniCommand, Command, Global, NetworkCommand};
 use output::Out;
+use rnetkit_drivers::Network;
 
 use crate::{
     container::watch::Held,
@@ -51,14 +52,14 @@ impl Failure {
         self
     }
 
-    fn print(&self) -> ExitCode {
+    fn print(&self) -> u8 {
         use std::io::Write as _;
         let mut text: String = self.lines.iter().map(|line| format!("rnet: {line}\n")).collect();
         if let Some(hint) = &self.hint {
             text.push_str(&format!("hint: {hint}\n"));
         }
         let _ = std::io::stderr().write_all(text.as_bytes());
-        ExitCode::from(self.code)
+        self.code
     }
 }
 
@@ -98,6 +99,12 @@ pub(crate) struct Context {
     global: Global,
 }
 
+/// After another face connected a container: the agent is started where the network needs it and none runs.
+pub(crate) fn container_connected(root: &Path, run: &Path, network: &Network) {
+    let (root, run, log) = (root.to_owned(), run.to_owned(), "warn".to_owned());
+    agent::container_connected(&Context { global: Global { root, run, log } }, network, false);
+}
+
 impl Context {
     /// The networks of this host.
     pub(crate) fn rnet(&self) -> Result<Rnet<Linux>, Error> {
@@ -110,8 +117,8 @@ impl Context {
     }
 }
 
-/// Runs the command with these words; the first is its own name.
-pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the command with these words; the first is its own name. Returns its exit code.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     let words: Vec<OsString> = words.into_iter().collect();
     let parsed = match args::Args::read(&words) {
         Ok(parsed) => parsed,
@@ -119,7 +126,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = log(&parsed.global.log).and_then(|()| run(parsed));
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => failure.print(),
     }
 }
@@ -192,17 +199,17 @@ fn log(level: &str) -> Result<(), Failure> {
 
 /// Words that are no command: help and version are printed, a bad value is refused as any other, and everything
 /// else is exit code 2.
-fn refuse_words(error: &clap::Error, words: &[OsString]) -> ExitCode {
+fn refuse_words(error: &clap::Error, words: &[OsString]) -> u8 {
     use clap::error::ErrorKind;
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let mut out = Out::default();
         out.text(&error.to_string());
-        return out.finish().map_or_else(|failure| failure.print(), |()| ExitCode::SUCCESS);
+        return out.finish().map_or_else(|failure| failure.print(), |()| 0);
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         use std::io::Write as _;
         let _ = std::io::stderr().write_all(error.to_string().as_bytes());
-        return ExitCode::from(2);
+        return 2;
     }
     if error.kind() == ErrorKind::InvalidUtf8 {
         let word = words.iter().find(|word| word.to_str().is_none());

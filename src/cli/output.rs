@@ -1,30 +1,11 @@
 //! What is printed on stdout: collected, and written at the end, so that a full disk or a closed pipe is an error
 //! like any other.
 
-use std::{
-    io::Write as _,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::io::Write as _;
 
 use serde_json::Value;
 
 use super::{Failure, template::Template};
-
-/// Standard output was closed when the process began. Rust's own beginning opens /dev/null in its place, and what is
-/// written then is lost in silence; so this is looked at before.
-static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn look() {
-    // SAFETY: asks for the flags of a descriptor, which need not be open.
-    let closed = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1;
-    WAS_CLOSED.store(closed, Ordering::Relaxed);
-}
-
-/// Run by the C library before `main`.
-// SAFETY: the section holds pointers to functions of this type, and the function needs nothing that begins later.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LOOK: extern "C" fn() = look;
 
 /// What a command prints.
 #[derive(Default)]
@@ -46,7 +27,7 @@ impl Out {
 
     /// Writes it all.
     pub(crate) fn finish(self) -> Result<(), Failure> {
-        if !self.text.is_empty() && WAS_CLOSED.load(Ordering::Relaxed) {
+        if !self.text.is_empty() && crate::start::stdout_was_closed() {
             let closed = std::io::Error::from_raw_os_error(libc::EBADF);
             return Err(Failure::new(format!("cannot write to stdout: {closed}")));
         }

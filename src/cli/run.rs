@@ -16,10 +16,10 @@ use crate::{
     },
     container_ref::ContainerRef,
     error::shown,
-    kernel::Linux,
+    kernel::{Linux, Netns},
     page,
     store::Lock,
-    verbs::{Connect, Connected, ContainerState, Mode, Rnet, new_id, now, started_at},
+    verbs::{Connect, Connected, ContainerState, Mode, OwnNetns, Rnet, new_id, now, started_at},
 };
 
 /// rnet itself failed, as Docker says it.
@@ -126,7 +126,7 @@ fn start_and_watch(context: &Context, wanted: &Wanted, started: impl FnOnce(&str
         command: wanted.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         created: now(),
         process: None,
-        netns: None,
+        namespace: None,
         exit: None,
         remove: true,
         network_of: match &wanted.attachment {
@@ -179,8 +179,8 @@ fn prepare(
     let held = spawn(&spec(rnet, wanted)?)?;
     state.process = started_at(held.pid()).map(|started| (held.pid(), started));
     let own = matches!(wanted.attachment, Attachment::Networks(_) | Attachment::None);
-    let namespace = rustix::fs::fstat(held.netns()).ok().filter(|_| own);
-    state.netns = namespace.map(|stat| (stat.st_dev, stat.st_ino));
+    let namespace = held.netns().try_clone_to_owned().ok().filter(|_| own);
+    state.namespace = namespace.and_then(|file| OwnNetns::of(&Netns::from_file(file).ok()?));
     rnet.update_container(state)?;
     let connected = connect_all(rnet, wanted, &held)?;
     for one in &connected {
@@ -297,7 +297,10 @@ fn write_files(rnet: &mut Rnet<Linux>, wanted: &Wanted, connected: &[Connected])
 fn describe(wanted: &Wanted, connected: &[Connected]) -> page::Description {
     let interface = |one: &Connected| page::Interface {
         network: one.network.name.to_string(),
-        bridge: rnetkit_drivers::settings(&one.network).ok().map(|settings| settings.device.to_string()),
+        bridge: rnetkit_drivers::settings(&one.network)
+            .ok()
+            .filter(|_| ["bridge", "overlay"].contains(&one.network.driver.as_str()))
+            .map(|settings| settings.device.to_string()),
         subnets: one.network.pools.iter().map(|pool| pool.subnet.to_string()).collect(),
         gateways: one
             .network

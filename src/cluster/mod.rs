@@ -49,6 +49,9 @@ pub struct Host {
 pub struct End {
     /// Its id.
     pub id: Id,
+    /// The container's id.
+    #[serde(default)]
+    pub container: Option<Id>,
     /// The container's name.
     pub name: String,
     /// Its hardware address.

@@ -72,11 +72,7 @@ pub(super) fn wanted(request: &Request) -> Result<Connect, Failure> {
     let mut wanted = named(request)?;
     wanted.ports = ports(request)?;
     wanted.aliases = aliases(request)?;
-    if let Some(limits) =
-        request.config.runtime()?.map(|runtime| runtime.object("bandwidth")).transpose()?.flatten()
-    {
-        wanted.options.extend(bandwidth(&limits)?);
-    }
+    wanted.options.extend(limits(request)?);
     for address in addresses(request)? {
         ask_for(&mut wanted, address)?;
     }
@@ -151,6 +147,24 @@ fn port(object: &Object<'_>) -> Result<PortMapping, Failure> {
     })
 }
 
+/// The limits of the configuration, and in their place those of the capability `bandwidth`.
+pub(super) fn limits(request: &Request) -> Result<Vec<(String, String)>, Failure> {
+    let root = request.config.root();
+    for key in ["shapedSubnets", "unshapedSubnets"] {
+        if !root.list(key)?.is_empty() {
+            let message = format!("unsupported {key}: rnet limits all that a container receives and sends");
+            return Err(Failure::new(Code::UnsupportedField, message));
+        }
+    }
+    let mut options = bandwidth(&root)?;
+    if let Some(object) =
+        request.config.runtime()?.map(|runtime| runtime.object("bandwidth")).transpose()?.flatten()
+    {
+        options.extend(bandwidth(&object)?);
+    }
+    Ok(options)
+}
+
 /// Rates in bits per second and bursts in bits, as options of the driver. 0 means no limit, as if it were absent.
 pub(super) fn bandwidth(object: &Object<'_>) -> Result<Vec<(String, String)>, Failure> {
     let mut options = Vec::new();
@@ -158,6 +172,9 @@ pub(super) fn bandwidth(object: &Object<'_>) -> Result<Vec<(String, String)>, Fa
         let number =
             |what: &str| Ok::<_, Failure>(object.number::<u64>(&format!("{way}{what}"))?.unwrap_or(0));
         let (rate, burst) = (number("Rate")?, number("Burst")?);
+        if rate == 0 && burst > 0 {
+            return Err(Failure::config(format!("invalid {way}Burst: there is no {way}Rate with it")));
+        }
         if rate == 0 {
             continue;
         }
@@ -380,6 +397,7 @@ pub(super) fn outcome(network: &Network, endpoint: &Endpoint, request: &Request)
     let mut interfaces: Vec<Interface> = made.iter().filter_map(on_the_host).collect();
     let mtu = made.iter().find_map(|resource| match resource {
         Resource::Veth { mtu, .. } => Some(*mtu),
+        Resource::Child(child) => child.mtu,
         _ => None,
     });
     interfaces.push(Interface {
@@ -399,7 +417,7 @@ pub(super) fn outcome(network: &Network, endpoint: &Endpoint, request: &Request)
         ips: ips.collect(),
         interfaces,
         routes: endpoint.gateways.iter().copied().map(Route::default).collect(),
-        dns: dns(request)?,
+        dns: dns_on(network, request)?,
     })
 }
 
@@ -416,6 +434,16 @@ fn on_the_host(resource: &Resource) -> Option<Interface> {
         }
         _ => None,
     }
+}
+
+/// Without any of the configuration or the runtime, those of the network, where it answers names.
+fn dns_on(network: &Network, request: &Request) -> Result<Dns, Failure> {
+    let mut dns = dns(request)?;
+    if dns.nameservers.is_empty() {
+        let servers = crate::verbs::name_servers(network)?;
+        dns.nameservers = servers.iter().map(ToString::to_string).collect();
+    }
+    Ok(dns)
 }
 
 /// The configuration's resolver settings, or the runtime's by the capability `dns`.

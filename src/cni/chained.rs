@@ -7,7 +7,9 @@ use rnetkit_drivers::{LinkTuning, MacAddress, Network, SysctlName, Tuning};
 use serde_json::Value;
 
 use super::{
-    Plugin, Request, attachment,
+    Plugin, Request,
+    allowlist::Allowlist,
+    attachment,
     failure::{Code, Failure},
     json::{Object, parse},
     networks::Meant,
@@ -180,35 +182,39 @@ fn firewall(request: &Request) -> Result<Change, Failure> {
     root.text("iptablesAdminChainName")?;
     root.text("firewalldZone")?;
     let policy = root.text("ingressPolicy")?.unwrap_or("open");
-    let (mode, icc) = match policy {
-        "open" => ("nat-unprotected", None),
-        "same-bridge" => ("nat", None),
-        "isolated" => ("nat", Some("false")),
-        other => {
-            return Err(Failure::config(format!(
-                "invalid ingressPolicy: \"{}\": it must be open, same-bridge or isolated",
-                shown(other)
-            )));
-        }
-    };
-    let mut network: BTreeMap<String, String> = ["gateway-mode-ipv4", "gateway-mode-ipv6"]
-        .into_iter()
-        .map(|name| (name.to_owned(), mode.to_owned()))
-        .collect();
-    network.extend(icc.map(|icc| ("icc".to_owned(), icc.to_owned())));
+    let network: BTreeMap<String, String> =
+        super::policy::options("ingressPolicy", policy)?.into_iter().collect();
     Ok(Change { network, is_nothing: policy == "open", ..Change::default() })
 }
 
 fn tuning(request: &Request) -> Result<Change, Failure> {
+    let tuning = tuning_keys(request)?;
+    request.config.root().text("dataDir")?;
+    Ok(Change {
+        is_nothing: tuning.is_empty(),
+        more: More { tuning, ..More::default() },
+        ..Change::default()
+    })
+}
+
+/// Switches, and what makes an interface other than it is born. `args.cni` comes after the configuration, and the
+/// runtime after both.
+pub(super) fn tuning_keys(request: &Request) -> Result<Tuning, Failure> {
     let root = request.config.root();
     let mut tuning = Tuning::default();
     let objects = [Some(root), request.config.args()?, request.config.runtime()?];
     let own = objects.into_iter().flatten();
+    let mut sysctls = Vec::new();
     for object in own.clone() {
-        for (name, value) in object.pairs("sysctl")? {
-            let (name, value) = sysctl(&name.replace("IFNAME", &request.call.interface), &value)?;
-            tuning.sysctls.insert(name, value);
-        }
+        sysctls.extend(object.pairs("sysctl")?);
+    }
+    if !sysctls.is_empty() {
+        let allowed = Allowlist::read()?;
+        sysctls.iter().try_for_each(|(name, _)| allowed.check(name))?;
+    }
+    for (name, value) in sysctls {
+        let (name, value) = sysctl(&name.replace("IFNAME", &request.call.interface), &value)?;
+        tuning.sysctls.insert(name, value);
     }
     for object in own {
         let positive = |key: &str| Ok::<_, Failure>(object.number::<u32>(key)?.filter(|number| *number > 0));
@@ -226,11 +232,7 @@ fn tuning(request: &Request) -> Result<Change, Failure> {
     if let Some(text) = &request.call.args.mac {
         tuning.link.mac.get_or_insert(parse("CNI_ARGS: MAC", text, "a MAC address")?);
     }
-    Ok(Change {
-        is_nothing: tuning.is_empty(),
-        more: More { tuning, ..More::default() },
-        ..Change::default()
-    })
+    Ok(tuning)
 }
 
 fn sysctl(name: &str, value: &str) -> Result<(SysctlName, String), Failure> {
@@ -262,12 +264,14 @@ fn refuse_other_tuning(state: &EndpointState, tuning: &Tuning) -> Result<(), Fai
 }
 
 fn bandwidth(request: &Request) -> Result<Change, Failure> {
-    let mut options = attachment::bandwidth(&request.config.root())?;
-    if let Some(object) =
-        request.config.runtime()?.map(|runtime| runtime.object("bandwidth")).transpose()?.flatten()
-    {
-        options.extend(attachment::bandwidth(&object)?);
+    if request.config.version < Version::V0_3_0 {
+        let message = format!(
+            "version {} of the configuration does not allow bandwidth",
+            request.config.version.name()
+        );
+        return Err(Failure::new(Code::IncompatibleVersion, message));
     }
+    let options = attachment::limits(request)?;
     let options: BTreeMap<String, String> = options.into_iter().collect();
     Ok(Change {
         is_nothing: options.is_empty(),

@@ -8,16 +8,14 @@ use std::{
 use rnetkit_drivers::Network;
 use serde_json::{Value, json};
 
+use super::keys;
 use crate::error::Error;
-
-/// What runtimes pass on to type `rnet`.
-const CAPABILITIES: [&str; 6] = ["portMappings", "ips", "mac", "bandwidth", "aliases", "dns"];
 
 /// The list for the network, as text. Older runtimes read `cniVersion`, newer ones choose from `cniVersions`.
 #[must_use]
 pub fn list(network: &Network) -> String {
     let capabilities: serde_json::Map<String, Value> =
-        CAPABILITIES.iter().map(|name| ((*name).to_owned(), json!(true))).collect();
+        passed_on().map(|name| (name.to_owned(), json!(true))).collect();
     let list = json!({
         "cniVersion": "1.0.0",
         "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
@@ -25,6 +23,11 @@ pub fn list(network: &Network) -> String {
         "plugins": [{ "type": "rnet", "network": network.name, "capabilities": capabilities }],
     });
     format!("{list:#}\n")
+}
+
+/// What runtimes pass on to type `rnet`; of a network that is there already the subnet and the device are settled.
+fn passed_on() -> impl Iterator<Item = &'static str> {
+    keys::ACTED_UPON.into_iter().filter(|key| !["ipRanges", "deviceID"].contains(key))
 }
 
 /// The file of a network, if nobody else has it.

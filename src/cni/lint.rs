@@ -6,109 +6,8 @@ use std::{io::Read, path::Path};
 use rnetkit_drivers::{Name, options::nearest_of};
 use serde_json::{Map, Value};
 
-use super::{json::get, version::Version};
+use super::{json::get, keys, version::Version};
 use crate::error::{Error, shown};
-
-/// The keys of a list.
-const LIST: [&str; 7] =
-    ["cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins"];
-/// The keys that every plugin may have.
-const ALL: [&str; 10] = [
-    "cniVersion",
-    "name",
-    "type",
-    "ipam",
-    "dns",
-    "args",
-    "capabilities",
-    "runtimeConfig",
-    "prevResult",
-    "disableCheck",
-];
-/// Capabilities that some runtime sends.
-const CAPABILITIES: [&str; 11] = [
-    "portMappings",
-    "ipRanges",
-    "ips",
-    "mac",
-    "bandwidth",
-    "dns",
-    "deviceID",
-    "infinibandGUID",
-    "aliases",
-    "cgroupPath",
-    "io.kubernetes.cri.pod-annotations",
-];
-
-/// The keys of each plugin that rnet can be.
-const PLUGINS: [(&str, &[&str]); 13] = [
-    (
-        "rnet",
-        &[
-            "network",
-            "driver",
-            "subnet",
-            "subnets",
-            "gateway",
-            "gateways",
-            "ipRange",
-            "ipRanges",
-            "auxAddresses",
-            "ipv4",
-            "ipv6",
-            "internal",
-            "options",
-            "labels",
-            "mtu",
-        ],
-    ),
-    (
-        "bridge",
-        &[
-            "bridge",
-            "isGateway",
-            "isDefaultGateway",
-            "forceAddress",
-            "ipMasq",
-            "ipMasqBackend",
-            "mtu",
-            "hairpinMode",
-            "promiscMode",
-            "vlan",
-            "vlanTrunk",
-            "preserveDefaultVlan",
-            "macspoofchk",
-            "enabledad",
-            "disableContainerInterface",
-            "portIsolation",
-        ],
-    ),
-    ("ptp", &["ipMasq", "ipMasqBackend", "mtu"]),
-    ("macvlan", &["master", "mode", "mtu", "mac", "linkInContainer", "bcqueuelen"]),
-    ("ipvlan", &["master", "mode", "mtu", "linkInContainer"]),
-    ("loopback", &[]),
-    (
-        "portmap",
-        &[
-            "backend",
-            "snat",
-            "masqAll",
-            "markMasqBit",
-            "externalSetMarkChain",
-            "conditionsV4",
-            "conditionsV6",
-        ],
-    ),
-    ("firewall", &["backend", "iptablesAdminChainName", "firewalldZone", "ingressPolicy"]),
-    ("bandwidth", &["ingressRate", "ingressBurst", "egressRate", "egressBurst"]),
-    ("tuning", &["sysctl", "mac", "promisc", "mtu", "txQLen", "allmulti", "dataDir"]),
-    (
-        "host-local",
-        &["subnet", "rangeStart", "rangeEnd", "gateway", "ranges", "routes", "dataDir", "resolvConf"],
-    ),
-    ("static", &["addresses", "routes", "dns"]),
-    ("dhcp", &["daemonSocketPath", "provide", "request", "priority"]),
-];
 
 /// What is wrong with the file, a line for each thing; none where all is well.
 ///
@@ -148,7 +47,7 @@ fn whole(map: &Map<String, Value>) -> Vec<String> {
         findings.extend(plugin("it", map));
         return findings;
     };
-    findings.extend(unknown("it", map, &[&LIST]));
+    findings.extend(unknown("it", map, &keys::LIST));
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
     if list.is_empty() {
         findings.push("it has no plugins".to_owned());
@@ -172,27 +71,26 @@ fn plugin(name: &str, map: &Map<String, Value>) -> Vec<String> {
     }
     let name = format!("{name} ({kind})");
     let mut findings = Vec::new();
-    if let Some(keys) = keys_of(kind) {
-        findings.extend(unknown(&name, map, &[&ALL, keys]));
+    if let Some(keys) = keys::of(kind) {
+        findings.extend(unknown(&name, map, &[&keys::EVERY[..], &keys].concat()));
     }
     if let Some(ipam) = get(map, "ipam").and_then(Value::as_object) {
         let kind = get(ipam, "type").and_then(Value::as_str).unwrap_or_default();
-        if let Some(keys) = keys_of(kind) {
-            findings.extend(unknown(&format!("{name}: ipam ({kind})"), ipam, &[&["type", "name"], keys]));
+        if let Some(keys) = keys::of(kind) {
+            findings.extend(unknown(
+                &format!("{name}: ipam ({kind})"),
+                ipam,
+                &[&["type", "name"][..], &keys].concat(),
+            ));
         }
     }
     if let Some(map) = get(map, "capabilities").and_then(Value::as_object) {
-        findings.extend(unknown(&format!("{name}: capabilities"), map, &[&CAPABILITIES]));
+        findings.extend(unknown(&format!("{name}: capabilities"), map, &keys::CAPABILITIES));
     }
     findings
 }
 
-fn keys_of(kind: &str) -> Option<&'static [&'static str]> {
-    PLUGINS.iter().find(|(name, _)| *name == kind).map(|(_, keys)| *keys)
-}
-
-fn unknown(name: &str, map: &Map<String, Value>, known: &[&[&'static str]]) -> Vec<String> {
-    let known: Vec<&'static str> = known.iter().flat_map(|keys| keys.iter().copied()).collect();
+fn unknown(name: &str, map: &Map<String, Value>, known: &[&'static str]) -> Vec<String> {
     let is_unknown = |key: &&String| !known.iter().any(|known| known.eq_ignore_ascii_case(key));
     let finding = |key: &String| {
         let near = nearest_of(key, known.iter().copied());

@@ -10,12 +10,15 @@
 //! | `json` | JSON as Go reads it |
 //! | `result` | what ADD prints, in the shape of each version |
 //! | `failure` | codes and lines |
-//! | `networks` | the network that a configuration means, made on first use |
+//! | `keys` | the keys that configurations may have |
+//! | `networks`, `policy` | the network that a configuration means, made on first use |
 //! | `attachment` | one container's place there: ADD, DEL, CHECK, GC, STATUS |
-//! | `native`, `bridge`, `chained`, `loopback` | the plugins that make and change interfaces |
+//! | `native`, `maker`, `bridge`, `chained`, `loopback` | the plugins that make and change interfaces |
+//! | `allowlist` | the switches that an administrator lets them set |
 //! | `leases`, `host_local`, `fixed`, `delegate` | addresses: our own plugins for them, and others' |
 //! | `install`, `export`, `lint` | rnet where runtimes look for plugins; their files, written and looked through |
 
+mod allowlist;
 mod attachment;
 mod bridge;
 mod call;
@@ -28,15 +31,18 @@ mod fixed;
 mod host_local;
 pub mod install;
 mod json;
+mod keys;
 mod leases;
 pub mod lint;
 mod loopback;
+mod maker;
 mod native;
 mod networks;
+mod policy;
 mod result;
 mod version;
 
-use std::{ffi::OsString, io::Write as _, path::Path, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, path::Path};
 
 pub use call::Environment;
 use call::{Call, Verb};
@@ -89,9 +95,12 @@ pub struct Called {
     plugin: &'static dyn Plugin,
 }
 
-static ALL: [Called; 9] = [
+static ALL: [Called; 12] = [
     Called { name: "rnet", plugin: &native::Native },
-    Called { name: "bridge", plugin: &bridge::Bridge },
+    Called { name: "bridge", plugin: &bridge::BRIDGE },
+    Called { name: "ptp", plugin: &bridge::PTP },
+    Called { name: "macvlan", plugin: &bridge::MACVLAN },
+    Called { name: "ipvlan", plugin: &bridge::IPVLAN },
     Called { name: "host-local", plugin: &host_local::HostLocal },
     Called { name: "static", plugin: &fixed::Fixed },
     Called { name: "loopback", plugin: &loopback::Loopback },
@@ -123,8 +132,8 @@ pub fn called(words: &[OsString], environment: Environment<'_>) -> Option<Called
     alone.then_some(ALL[0])
 }
 
-/// Does what is asked for, prints one JSON object or nothing, and ends.
-pub fn main(called: Called, environment: Environment<'_>) -> ExitCode {
+/// Does what is asked for, and prints one JSON object or nothing. Returns the exit code.
+pub fn main(called: Called, environment: Environment<'_>) -> u8 {
     let Some(verb) = environment("CNI_COMMAND").filter(|verb| !verb.is_empty()) else {
         return about(called.name);
     };
@@ -135,27 +144,27 @@ pub fn main(called: Called, environment: Environment<'_>) -> ExitCode {
         Verb::read(&verb.to_string_lossy()).and_then(|verb| run(called, verb, environment, &mut version));
     drop(held);
     match done {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(value)) => print(&value, ExitCode::SUCCESS),
-        Err(failure) => print(&failure.json(version), ExitCode::FAILURE),
+        Ok(None) => 0,
+        Ok(Some(value)) => print(&value, 0),
+        Err(failure) => print(&failure.json(version), 1),
     }
 }
 
 /// What a person sees who starts the plugin by hand, and a runtime that asks which version it is.
-fn about(name: &str) -> ExitCode {
+fn about(name: &str) -> u8 {
     let text = format!(
         "CNI {name} plugin v{LIKE}+rnet.{}\nCNI protocol versions supported: {}\n",
         env!("CARGO_PKG_VERSION"),
         Version::names().join(", ")
     );
     let _ = std::io::stderr().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    0
 }
 
-fn print(value: &Value, code: ExitCode) -> ExitCode {
+fn print(value: &Value, code: u8) -> u8 {
     match std::io::stdout().write_all(format!("{value}\n").as_bytes()) {
         Ok(()) => code,
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => 1,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Plugin, Request, attachment,
+    Plugin, Request, attachment, chained,
     failure::{Code, Failure},
     networks::Meant,
 };
@@ -14,13 +14,20 @@ impl Plugin for Native {
     fn add(&self, request: &Request) -> Result<Value, Failure> {
         refuse_unsupported(request)?;
         let meant = Meant::read(request)?;
-        let wanted = attachment::wanted(request)?;
+        let mut wanted = attachment::wanted(request)?;
+        let mut tuning = chained::tuning_keys(request)?;
+        // It is born with both: the one that is asked for, and the network's.
+        wanted.mac = wanted.mac.or(tuning.link.mac.take());
+        tuning.link.mtu = None;
+        wanted.tuning = tuning;
         // Read before anything is made: what it says may be nonsense.
-        attachment::dns(request)?;
+        let dns = attachment::dns(request)?;
+        wanted.dns = dns.nameservers.iter().filter_map(|server| server.parse().ok()).collect();
         let mut rnet = request.rnet()?;
         attachment::refuse_namespace(&mut rnet, &wanted, request)?;
         let connected = attachment::connect(&mut rnet, &meant, wanted, request)?;
         let outcome = attachment::outcome(&connected.network, &connected.endpoint, request)?;
+        crate::cli::container_connected(&request.call.root, &request.call.run, &connected.network);
         Ok(outcome.json(request.config.version))
     }
 
@@ -59,10 +66,11 @@ fn refuse_unsupported(request: &Request) -> Result<(), Failure> {
         return Err(Failure::new(Code::UnsupportedField, message));
     }
     let Some(runtime) = request.config.runtime()? else { return Ok(()) };
-    for key in ["deviceID", "infinibandGUID"] {
+    let is_made = request.config.root().text("network")?.is_some();
+    for (key, is_refused) in [("deviceID", is_made), ("infinibandGUID", true)] {
         let is_empty =
             |value: &Value| value.as_str() == Some("") || value.as_object().is_some_and(|map| map.is_empty());
-        if runtime.get(key).is_some_and(|value| !is_empty(value)) {
+        if is_refused && runtime.get(key).is_some_and(|value| !is_empty(value)) {
             return Err(Failure::new(Code::UnsupportedField, format!("unsupported runtimeConfig: {key}")));
         }
     }

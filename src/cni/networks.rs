@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::{
     Request,
-    failure::Failure,
+    failure::{Code, Failure},
     json::{Object, parse},
+    keys, policy,
     result::cidr,
 };
 use crate::{
@@ -47,7 +48,7 @@ impl Meant {
     pub(super) fn read(request: &Request) -> Result<Self, Failure> {
         let root = request.config.root();
         if let Some(name) = root.text("network")? {
-            let inline = INLINE.into_iter().find(|key| root.get(key).is_some());
+            let inline = keys::NETWORK.into_iter().find(|key| root.get(key).is_some());
             return match inline {
                 Some(key) => Err(Failure::config(format!(
                     "invalid {key}: the network is {name}, whose settings are those it was made with; only without \"network\" are they taken from here"
@@ -136,30 +137,15 @@ fn stale(rnet: &Rnet<Linux>, error: &Error) -> Result<Option<Network>, Failure> 
     Ok(None)
 }
 
-/// The keys that make a network of their own.
-pub(super) const INLINE: [&str; 14] = [
-    "driver",
-    "subnet",
-    "subnets",
-    "gateway",
-    "gateways",
-    "ipRange",
-    "ipRanges",
-    "auxAddresses",
-    "ipv4",
-    "ipv6",
-    "internal",
-    "options",
-    "labels",
-    "mtu",
-];
-
 fn inline(request: &Request) -> Result<CreateNetwork, Failure> {
     let root = request.config.root();
     let mut options: BTreeMap<String, String> = root.pairs("options")?.into_iter().collect();
     if let Some(mtu) = root.number::<u32>("mtu")? {
         options.insert("mtu".to_owned(), mtu.to_string());
     }
+    let driver = root.text("driver")?.unwrap_or("bridge");
+    add_policy(&root, &mut options)?;
+    share_device(request, driver, &mut options)?;
     let mut wishes = Wishes {
         subnets: one_or_more(&root, "subnet", "subnets", |text| cidr("subnet", text))?,
         gateways: one_or_more(&root, "gateway", "gateways", |text| parse("gateway", text, "an IP address"))?,
@@ -174,7 +160,7 @@ fn inline(request: &Request) -> Result<CreateNetwork, Failure> {
     }
     let mut wanted = CreateNetwork {
         name: request.config.name.clone(),
-        driver: root.text("driver")?.unwrap_or("bridge").to_owned(),
+        driver: driver.to_owned(),
         ipv4: root.switch("ipv4")?.unwrap_or(true),
         ipv6: root.flag("ipv6")? || wishes.subnets.iter().any(IpNetwork::is_ipv6),
         wishes,
@@ -190,6 +176,46 @@ fn inline(request: &Request) -> Result<CreateNetwork, Failure> {
         wanted.ipv4 = wanted.wishes.subnets.iter().any(|subnet| !subnet.is_ipv6());
     }
     Ok(labelled(wanted))
+}
+
+/// The key `policy`: the same words as `ingressPolicy` of `firewall`, as options of the network.
+fn add_policy(root: &Object<'_>, options: &mut BTreeMap<String, String>) -> Result<(), Failure> {
+    let Some(text) = root.text("policy")? else { return Ok(()) };
+    for (name, value) in policy::options("policy", text)? {
+        if let Some(other) = options.get(&name).filter(|other| **other != value) {
+            return Err(Failure::config(format!(
+                "invalid policy: \"{text}\" contradicts {name} = {other} of options"
+            )));
+        }
+        options.insert(name, value);
+    }
+    Ok(())
+}
+
+/// The capability `deviceID`: the device whose interface containers share.
+fn share_device(
+    request: &Request,
+    driver: &str,
+    options: &mut BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let Some(id) = request.config.runtime()?.map(|runtime| runtime.text("deviceID")).transpose()?.flatten()
+    else {
+        return Ok(());
+    };
+    if !["macvlan", "ipvlan"].contains(&driver) {
+        let message = format!(
+            "unsupported runtimeConfig: deviceID: a network of driver {driver} shares no device; those of macvlan and ipvlan do"
+        );
+        return Err(Failure::new(Code::UnsupportedField, message));
+    }
+    let found = crate::kernel::interface_of_device(id)
+        .map_err(|refusal| Failure::config(format!("invalid runtimeConfig: deviceID: {refusal}")))?;
+    match options.insert("parent".to_owned(), found.clone()) {
+        Some(other) if other != found => Err(Failure::config(format!(
+            "invalid runtimeConfig: deviceID: {id} is {found}, and the configuration has parent = {other}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Says in a label by which keys a network was made, so that others are noticed.

@@ -217,18 +217,10 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
-/// Now, not at exec: a lock that the parent holds on a file is also held by each copy of the descriptor.
+/// Now, not at exec: a lock that the parent holds on a file is also held by each copy of the descriptor. The child
+/// uses none of them again and never drops their owners.
 pub(super) fn close_all_but(kept: RawFd) {
-    let Ok(kept) = u32::try_from(kept) else { return };
-    close_range(3, kept.saturating_sub(1));
-    close_range(kept.saturating_add(1).max(3), u32::MAX);
-}
-
-fn close_range(first: u32, last: u32) {
-    if first <= last {
-        // SAFETY: closes descriptors; the child uses none of them again and never drops their owners.
-        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
-    }
+    crate::start::close_all_but(&[0, 1, 2, kept]);
 }
 
 /// Mounts, hostname, sysctls: what makes the namespaces the container's own.

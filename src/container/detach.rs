@@ -4,7 +4,7 @@
 use std::{
     fs::OpenOptions,
     io::{self, Read, Write},
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
 };
 
 use super::spawn::has_threads;
@@ -36,7 +36,8 @@ pub struct Failure {
     pub line: String,
 }
 
-/// Makes the watcher. Both processes return from here.
+/// Makes the watcher. Both processes return from here. The watcher has none of the caller's open files: a lock would be
+/// held, and a pipe be open, for as long as it lives.
 ///
 /// # Errors
 /// Where there can be no further process, or this one has threads: a fork would lose them and keep their locks.
@@ -50,10 +51,21 @@ pub fn detach() -> io::Result<Detached> {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             drop(hears);
+            crate::start::close_all_but(&[0, 1, 2, speaks.as_raw_fd()]);
             Ok(Detached::Watcher(Watcher(speaks).or_fail(leave_terminal)))
         }
         _ => Ok(Detached::Foreground(Foreground(hears))),
     }
+}
+
+/// Closes what this process inherited beside its three streams: what goes on in the background would keep it open for
+/// long, a lock of the caller's for instance.
+///
+/// # Safety
+/// Nothing of this process owns a descriptor yet, other than those three.
+pub unsafe fn leave_files() {
+    // SAFETY: as the caller says; a kernel that is too old for the call leaves them open.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
 }
 
 fn leave_terminal() -> io::Result<()> {

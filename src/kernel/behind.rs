@@ -20,6 +20,21 @@ use super::{
 /// `RTNLGRP_LINK` of `linux/rtnetlink.h`.
 const LINKS: u32 = 1;
 
+/// Whether a refusal says that there is no file or process to spare.
+pub(super) fn is_short(refusal: &Refusal) -> bool {
+    [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM].contains(&refusal.errno)
+}
+
+/// Has a child close a socket whose closing would wait. Where there is no process to spare, whoever closes it waits.
+pub(super) fn close_later(socket: RawFd) {
+    // SAFETY: the calling process has one thread (`Deletion::Behind` is for such programs only), so the child may do what
+    // the parent may; it ends, and nothing of the parent's is flushed or run.
+    if unsafe { libc::fork() } == 0 {
+        crate::start::close_all_but(&[socket]);
+        unsafe { libc::_exit(0) }
+    }
+}
+
 /// Two sockets: one hears of links, one asks.
 pub(super) struct Deleter {
     hears: Route,
@@ -63,7 +78,7 @@ impl Deleter {
         keep: &[RawFd],
         writes: rustix::fd::BorrowedFd<'_>,
     ) -> ! {
-        close_all_but(keep);
+        crate::start::close_all_but(keep);
         let mut requests = Requests::default();
         requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
         if let Err((_, refusal)) = self.asks.run(requests, |_| ()) {
@@ -113,19 +128,5 @@ impl Deleter {
             4 => Err(Refusal::new(i32::from_ne_bytes(code))),
             _ => Ok(()),
         }
-    }
-}
-
-/// Closes every file of the process but these: the caller's pipes must not stay open, nor its locks held.
-fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
-    keep.sort_unstable();
-    let mut from = 0;
-    for fd in keep.into_iter().chain([u32::MAX]) {
-        if fd > from {
-            // SAFETY: this child uses no other file from here on.
-            unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
-        }
-        from = fd.saturating_add(1);
     }
 }

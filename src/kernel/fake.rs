@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{Family, InterfaceName, Member, Name, Place, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, Id, InterfaceName, Member, Name, Place, PortRange, Protocol, Resource};
 
 use super::{Failed, Kernel, Known, Refusal, Stray, TableName, Underlay};
 use crate::plan::{Plan, Step};
@@ -98,18 +98,17 @@ impl Fake {
 
     /// The namespace that a resource is kept under.
     fn place(resource: &Resource, netns: Option<&Identity>) -> Option<Identity> {
-        let inside = matches!(resource.lives_on(), Some((Place::Container, _)))
-            || matches!(resource, Resource::Veth { .. });
+        let inside = resource.is_inside() || matches!(resource, Resource::Veth { .. });
         netns.copied().filter(|_| inside)
     }
 
     fn position(&self, wanted: &Resource, netns: Option<&Identity>) -> Option<usize> {
-        let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
+        let inside = wanted.is_inside();
         let is_it = |resource: &Resource| match resource {
             Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. } => {
                 resource.is_same_thing(wanted)
             }
-            Resource::Balanced(_) => resource.is_same_thing(wanted),
+            Resource::Balanced(_) | Resource::Child(_) => resource.is_same_thing(wanted),
             _ => resource == wanted,
         };
         self.resources
@@ -193,7 +192,7 @@ impl Fake {
         {
             return Err(Refusal::because(libc::ENODEV, format!("there is no link {link} {place}")));
         }
-        if let Resource::Veth { bridge, .. } = resource {
+        if let Resource::Veth { bridge: Some(bridge), .. } = resource {
             self.check_bridge(bridge)?;
         }
         let place = Self::place(resource, netns);
@@ -218,10 +217,9 @@ impl Fake {
         if !self.has_link(Place::Host, bridge, None) {
             return Err(Refusal::because(libc::ENODEV, format!("there is no link {bridge} on the host")));
         }
-        let ports = self
-            .resources
-            .iter()
-            .filter(|(_, other)| matches!(other, Resource::Veth { bridge: on, .. } if on == bridge));
+        let ports = self.resources.iter().filter(
+            |(_, other)| matches!(other, Resource::Veth { bridge: on, .. } if on.as_ref() == Some(bridge)),
+        );
         if ports.count() == rnetkit_drivers::bridge::MOST_PORTS {
             Err(Refusal::new(libc::EXFULL))
         } else {
@@ -241,6 +239,7 @@ impl Fake {
         }
         match (new, old) {
             (Veth { peer: a, .. }, Veth { peer: b, .. }) => together && a == b,
+            (Resource::Child(a), Resource::Child(b)) => together && a.name == b.name,
             (Address { link: a, address: x, .. }, Address { link: b, address: y, .. }) => {
                 together && a == b && x == y
             }
@@ -263,7 +262,7 @@ impl Fake {
 
     fn bridge_of(&self, port: &InterfaceName) -> Option<&InterfaceName> {
         self.resources.iter().find_map(|(_, resource)| match resource {
-            Resource::Veth { name, bridge, .. } if name == port => Some(bridge),
+            Resource::Veth { name, bridge, .. } if name == port => bridge.as_ref(),
             _ => None,
         })
     }
@@ -275,6 +274,9 @@ impl Fake {
         let at = self.position(resource, netns).ok_or_else(|| Refusal::new(libc::ENOENT))?;
         if matches!(resource, Resource::Bridge { .. } | Resource::Veth { .. } | Resource::Ifb { .. }) {
             self.drop_link(resource);
+        } else if matches!(resource, Resource::Child(_)) {
+            let (place, gone) = self.resources.remove(at);
+            self.resources.retain(|(at, other)| *at != place || !other.goes_with(&gone));
         } else {
             self.resources.remove(at);
         }
@@ -317,9 +319,9 @@ impl Fake {
         let mut freed = Vec::new();
         for (_, resource) in &mut self.resources {
             if let Resource::Veth { name, bridge, peer, .. } = resource
-                && bridge == gone
+                && bridge.as_ref() == Some(gone)
             {
-                *bridge = peer.clone();
+                *bridge = Some(peer.clone());
                 freed.push(name.clone());
             }
         }
@@ -387,7 +389,7 @@ impl Kernel for Fake {
                 let found = sandbox.find(std::slice::from_ref(what), netns).ok()?.into_iter().next()??;
                 return Some(Resource::Inside { sandbox: name.clone(), what: Box::new(found) });
             }
-            let inside = matches!(wanted.lives_on(), Some((Place::Container, _)));
+            let inside = wanted.is_inside();
             let here = |place: &Option<Identity>| !inside || *place == netns.copied();
             let same =
                 |(place, other): &&(Option<Identity>, Resource)| here(place) && other.is_same_thing(wanted);
@@ -431,6 +433,7 @@ impl Kernel for Fake {
         address: IpAddr,
         ports: PortRange,
         protocol: Protocol,
+        _: Option<&Id>,
     ) -> Result<Option<(u16, String)>, Refusal> {
         let same = |(at, port, proto): &&(IpAddr, u16, Protocol)| {
             *at == address && ports.contains(*port) && *proto == protocol

@@ -9,7 +9,7 @@ use rnetkit_drivers::{
 };
 
 use super::{
-    Linux, Netns, Refusal, address,
+    Linux, Netns, Refusal, address, child,
     firewall::{self, Contents, Limits, StrayElement},
     link::{self, Link},
     netlink::Route,
@@ -124,6 +124,11 @@ pub(super) fn find_in(
             }
             Resource::Veth { .. } => {
                 found.push(veth(seen, wanted));
+                continue;
+            }
+            Resource::Parent { link, .. } => sight.host.index(link).is_some(),
+            Resource::Child(wanted) => {
+                found.push(child::find(&inside.seen, &sight.host, wanted));
                 continue;
             }
             Resource::Sandbox { .. } | Resource::Inside { .. } | Resource::Tunnel(_) => {
@@ -300,6 +305,14 @@ fn is_in(seen: &Seen, resource: &Resource) -> bool {
         Resource::Tuned { link, tuning } => {
             seen.links.get(link.as_str()).is_some_and(|link| is_tuned(link, tuning))
         }
+        Resource::Marked { link, alias } => {
+            seen.links.get(link.as_str()).is_some_and(|link| link.alias == *alias)
+        }
+        Resource::Behind { link, address } => seen.index(link).is_some_and(|index| {
+            let to: IpNetwork = (*address).into();
+            let mut own = seen.routes.iter().filter(|other| other.table == route::MAIN);
+            own.any(|other| (other.link, other.destination, other.gateway) == (index, to, None))
+        }),
         Resource::Up { link, .. } => seen.links.get(link.as_str()).is_some_and(|link| link.up),
         Resource::Answers { link } => seen.links.get(link.as_str()).is_some_and(|link| link.answers),
         _ => false,
@@ -403,7 +416,8 @@ fn veth(seen: &Seen, wanted: &Resource) -> Option<Resource> {
     let Resource::Veth { name, bridge, peer, mac, mtu, group } = wanted else { return None };
     let found = seen.links.get(name.as_str()).filter(|link| link.kind == "veth" && link.group == *group)?;
     let master = seen.links.values().find(|link| link.index == found.master).map(|link| link.name.as_str());
-    let bridge = if master == Some(bridge.as_str()) { bridge.clone() } else { peer.clone() };
+    let right = master == bridge.as_ref().map(InterfaceName::as_str);
+    let bridge = if right { bridge.clone() } else { Some(peer.clone()) };
     Some(Resource::Veth {
         name: name.clone(),
         bridge,

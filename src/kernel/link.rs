@@ -27,7 +27,7 @@ const QUEUES: u32 = 1;
 /// A veth pair to be made.
 pub(super) struct Veth<'a> {
     pub(super) name: &'a InterfaceName,
-    pub(super) bridge: u32,
+    pub(super) bridge: Option<u32>,
     pub(super) peer: &'a InterfaceName,
     pub(super) netns: BorrowedFd<'a>,
     pub(super) mac: MacAddress,
@@ -46,10 +46,13 @@ impl Veth<'_> {
             .append_extra_attribute(LinkAttribute::NumRxQueues(QUEUES))
             .setns_by_fd(self.netns.as_raw_fd())
             .build();
-        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        let mut builder = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
+        if let Some(bridge) = self.bridge {
+            builder = builder.controller(bridge);
+        }
+        let message = builder
             .name(self.name.as_str())
             .mtu(self.mtu)
-            .controller(self.bridge)
             .link_group(self.group)
             .append_extra_attribute(LinkAttribute::NumTxQueues(QUEUES))
             .append_extra_attribute(LinkAttribute::NumRxQueues(QUEUES))
@@ -180,7 +183,7 @@ pub(super) struct Link {
     pub(super) flags: LinkFlags,
     pub(super) group: u32,
     pub(super) master: u32,
-    /// The other end's index, for a veth.
+    /// The other end's index, for a veth; that of the interface that it shares, for a macvlan or ipvlan.
     pub(super) peer: u32,
     pub(super) alias: String,
     /// It is a port of a bridge, with these flags.
@@ -190,6 +193,8 @@ pub(super) struct Link {
     pub(super) learning: bool,
     /// The bridge answers ARP itself here.
     pub(super) answers: bool,
+    /// How it shares its interface, for a macvlan or ipvlan.
+    pub(super) mode: Option<u32>,
     /// The network's number, UDP port and own address, for a VXLAN tunnel.
     pub(super) tunnel: Option<(u32, u16, IpAddr)>,
 }
@@ -239,6 +244,9 @@ impl Link {
         match kind {
             libc::IFLA_INFO_KIND => self.kind = text(value),
             libc::IFLA_INFO_DATA if self.kind == "vxlan" => self.tunnel = tunnel(value),
+            libc::IFLA_INFO_DATA if ["macvlan", "ipvlan"].contains(&self.kind.as_str()) => {
+                self.mode = mode(value);
+            }
             libc::IFLA_INFO_SLAVE_KIND => self.is_port = text(value) == "bridge",
             libc::IFLA_INFO_SLAVE_DATA if self.is_port => {
                 NlasIterator::new(value)
@@ -283,6 +291,17 @@ fn tunnel(value: &[u8]) -> Option<(u32, u16, IpAddr)> {
         }
     }
     Some((vni?, port?, local?))
+}
+
+/// `IFLA_MACVLAN_MODE` has four bytes, and `IFLA_IPVLAN_MODE` two; both have the same number.
+fn mode(value: &[u8]) -> Option<u32> {
+    const MODE: u16 = 1;
+    let found = NlasIterator::new(value).flatten().find(|attribute| attribute.kind() == MODE)?;
+    match *found.value() {
+        [a, b] => Some(u16::from_ne_bytes([a, b]).into()),
+        [a, b, c, d] => Some(u32::from_ne_bytes([a, b, c, d])),
+        _ => None,
+    }
 }
 
 /// A number in the machine's own order; 0 where there are not enough bytes.

@@ -2,7 +2,7 @@
 
 use std::{fs, net::IpAddr, os::unix::fs::MetadataExt};
 
-use rnetkit_drivers::{PortRange, Protocol};
+use rnetkit_drivers::{Id, PortRange, Protocol};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
 use super::{
@@ -19,14 +19,15 @@ pub(super) fn find(
     address: IpAddr,
     ports: PortRange,
     protocol: Protocol,
+    container: Option<&Id>,
 ) -> Result<Option<(u16, String)>, Refusal> {
     if ports.count() <= TRIED {
-        return one_by_one(address, ports, protocol);
+        return one_by_one(address, ports, protocol, container);
     }
-    one_by_one(address, PortRange::one(ports.first), protocol)?;
+    one_by_one(address, PortRange::one(ports.first), protocol, container)?;
     let taken =
         sockets(protocol)?.into_iter().filter(|socket| ports.contains(socket.port) && socket.meets(address));
-    let taken = taken.filter(|socket| !is_resolver(socket.inode));
+    let taken = taken.filter(|socket| !lets_pass(socket.inode, container));
     Ok(taken.min_by_key(|socket| socket.port).map(|socket| (socket.port, process(socket.inode))))
 }
 
@@ -34,6 +35,7 @@ fn one_by_one(
     address: IpAddr,
     ports: PortRange,
     protocol: Protocol,
+    container: Option<&Id>,
 ) -> Result<Option<(u16, String)>, Refusal> {
     for port in ports.first..=ports.last {
         if !is_free(address, port, protocol)? {
@@ -41,7 +43,7 @@ fn one_by_one(
                 .unwrap_or_default()
                 .into_iter()
                 .filter(|socket| socket.port == port && socket.meets(address))
-                .partition(|socket| is_resolver(socket.inode));
+                .partition(|socket| lets_pass(socket.inode, container));
             if others.is_empty() && !ours.is_empty() {
                 continue;
             }
@@ -191,9 +193,24 @@ fn process(inode: u64) -> String {
     owner(inode).map_or_else(|| "a process of the host".to_owned(), named)
 }
 
-/// Whether a socket is the resolver's: heard on the bridges of networks only, and what is published passes it.
-fn is_resolver(inode: u64) -> bool {
-    owner(inode).is_some_and(|(_, name)| name == RESOLVER)
+/// Whether a port may be published though this socket has it. The resolver is heard on the bridges of networks only, and
+/// what is published passes it. Podman's `conmon` keeps the ports of its container from others and answers nobody.
+fn lets_pass(inode: u64, container: Option<&Id>) -> bool {
+    owner(inode).is_some_and(|(pid, name)| {
+        let keeps = || container.is_some_and(|id| monitors(&arguments(pid), &id.to_string()));
+        name == RESOLVER || name == "conmon" && keeps()
+    })
+}
+
+fn arguments(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Whether the words start a `conmon` for that container: `conmon … -c ID … -- …`.
+fn monitors(words: &[String], id: &str) -> bool {
+    let own = words.iter().position(|word| word == "--").map_or(words, |end| &words[..end]);
+    own.windows(2).any(|pair| ["-c", "--cid"].contains(&pair[0].as_str()) && pair[1] == id)
 }
 
 fn owner(inode: u64) -> Option<(u32, String)> {
@@ -230,6 +247,16 @@ mod tests {
         let socket = bound(&body).unwrap();
         assert_eq!((socket.address, socket.port, socket.inode), (IpAddr::from([127, 0, 0, 1]), 8080, 4242));
         assert!(bound(&body[..71]).is_none());
+    }
+
+    #[test]
+    fn a_monitor_is_one_of_its_own_container_alone() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(monitors(&words("conmon --api-version 1 -c abc -u abc -r /usr/bin/crun"), "abc"));
+        assert!(monitors(&words("conmon --cid abc"), "abc"));
+        assert!(!monitors(&words("conmon -c abcd -u abc"), "abc"));
+        assert!(!monitors(&words("conmon -c other -- -c abc"), "abc"));
+        assert!(!monitors(&words("conmon -c"), ""));
     }
 
     #[test]

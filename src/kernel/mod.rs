@@ -3,7 +3,9 @@
 
 mod address;
 mod behind;
+mod child;
 mod conntrack;
+mod device;
 mod fake;
 mod find;
 mod firewall;
@@ -26,6 +28,7 @@ mod within;
 
 use std::{fmt, io, net::IpAddr, path::Path};
 
+pub use device::interface_of_device;
 pub use fake::{Fake, Killed};
 pub use find::{Sight, Stray};
 pub use firewall::{ForeignChain, Manager, StrayElement, TableName};
@@ -34,7 +37,7 @@ pub use linux::{Deletion, Linux};
 pub use listen::{Heard, HeardLink, Listener, TableChange, Transaction};
 pub use netns::Netns;
 pub use probe::{Feature, probe};
-use rnetkit_drivers::{Family, Name, PortRange, Protocol, Resource};
+use rnetkit_drivers::{Family, Id, Name, PortRange, Protocol, Resource};
 pub use survey::{MarkedLink, Survey};
 
 use crate::{
@@ -195,7 +198,8 @@ pub trait Kernel {
     /// When the kernel cannot be asked.
     fn subnets(&mut self) -> Result<Vec<Known>, Refusal>;
 
-    /// The first of the ports on which a process of the host listens, and who it is if that can be known.
+    /// The first of the ports on which a process of the host listens, and who it is if that can be known. A process
+    /// that keeps the port for that very container does not count.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or the address is not one of the host's.
@@ -204,6 +208,7 @@ pub trait Kernel {
         address: IpAddr,
         ports: PortRange,
         protocol: Protocol,
+        container: Option<&Id>,
     ) -> Result<Option<(u16, String)>, Refusal>;
 
     /// The ports from which one is chosen when the user names none (`net.ipv4.ip_local_port_range`).

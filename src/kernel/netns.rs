@@ -52,7 +52,7 @@ impl Netns {
         Ok(Self { file, identity: (stat.st_dev, stat.st_ino) })
     }
 
-    /// Device and inode: equal if and only if it is the same namespace.
+    /// Device and inode: equal if and only if it is the same namespace, as long as it is there.
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {
         self.identity
@@ -65,6 +65,34 @@ impl Netns {
     pub fn own_identity() -> Result<(u64, u64), Refusal> {
         let stat = std::fs::metadata("/proc/thread-self/ns/net")?;
         Ok((stat.dev(), stat.ino()))
+    }
+
+    /// A number that no other namespace gets until the host is started again, while that of [`Netns::identity`] is
+    /// given to the next one as soon as this one is gone (`SO_NETNS_COOKIE`, Linux 5.14).
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the kernel has no such number.
+    pub fn cookie(&self) -> Result<u64, Refusal> {
+        let socket = self.inside(|| {
+            rustix::net::socket_with(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::DGRAM,
+                rustix::net::SocketFlags::CLOEXEC,
+                None,
+            )
+        })??;
+        let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+        // SAFETY: the kernel writes at most `length` bytes to the number, which is as long.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                std::ptr::from_mut(&mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error().into()) }
     }
 
     /// Runs `work` with the calling thread inside the namespace, and comes back.

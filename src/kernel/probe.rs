@@ -3,10 +3,12 @@
 
 use std::thread;
 
+use landlock::{AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{RouteNetlinkMessage, link::InfoKind, link::MacVlanMode};
 use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use super::{
     Refusal,
@@ -38,7 +40,7 @@ struct Trial {
     run: fn() -> Result<(), Refusal>,
 }
 
-const TRIALS: [Trial; 9] = [
+const TRIALS: [Trial; 11] = [
     Trial {
         name: "bridge",
         is_needed: true,
@@ -57,7 +59,7 @@ const TRIALS: [Trial; 9] = [
         name: "nf_tables with NAT and fib",
         is_needed: true,
         cost: "no network of driver bridge can be made",
-        option: "CONFIG_NF_TABLES_INET, NF_TABLES_BRIDGE, NFT_NAT, NFT_MASQ, NFT_FIB_INET, NFT_CT",
+        option: "CONFIG_NF_TABLES_INET, NF_TABLES_BRIDGE, NFT_NAT, NFT_MASQ, NFT_FIB_INET, NFT_CT, NFT_SOCKET (with `socket wildcard`: Linux 5.12)",
         run: whole_ruleset,
     },
     Trial {
@@ -112,6 +114,20 @@ const TRIALS: [Trial; 9] = [
         option: "CONFIG_WIREGUARD",
         run: || make(link(InfoKind::Wireguard)),
     },
+    Trial {
+        name: "landlock",
+        is_needed: false,
+        cost: "the part of the agent that answers names is not kept from files and ports that it does not need",
+        option: "CONFIG_SECURITY_LANDLOCK and lsm=...,landlock (Linux 5.13)",
+        run: landlock,
+    },
+    Trial {
+        name: "seccomp",
+        is_needed: false,
+        cost: "the part of the agent that answers names is not kept from system calls that it does not need",
+        option: "CONFIG_SECCOMP_FILTER",
+        run: seccomp,
+    },
 ];
 
 /// Tries everything.
@@ -151,4 +167,23 @@ fn whole_ruleset() -> Result<(), Refusal> {
     Nft::open()?
         .run(&firewall::create(&TableName::default(), Scope::Host, 0))
         .map_err(|rejected| rejected.refusal)
+}
+
+fn landlock() -> Result<(), Refusal> {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let made = rules.handle_access(AccessFs::ReadFile).and_then(Ruleset::create);
+    made.map(drop).map_err(|error| Refusal::because(libc::EOPNOTSUPP, error.to_string()))
+}
+
+/// For this thread alone, which ends: a filter that refuses one call that is never made.
+fn seccomp() -> Result<(), Refusal> {
+    let refused = |error: String| Refusal::because(libc::ENOSYS, error);
+    let architecture = std::env::consts::ARCH.try_into();
+    let architecture = architecture.map_err(|_| refused("not for this processor".to_owned()))?;
+    let one = [(libc::SYS_acct, Vec::new())].into();
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(one, SeccompAction::Allow, refuse, architecture);
+    let program: BpfProgram =
+        filter.and_then(TryInto::try_into).map_err(|error| refused(error.to_string()))?;
+    seccompiler::apply_filter(&program).map_err(|error| refused(error.to_string()))
 }

@@ -52,6 +52,11 @@ pub(super) fn to(route: &StaticRoute, index: u32) -> RouteMessage {
     }
 }
 
+/// The way to one address, on the link itself.
+pub(super) fn behind(address: IpAddr, index: u32) -> RouteMessage {
+    to(&StaticRoute { destination: address.into(), gateway: None }, index)
+}
+
 /// Asks for all routes of a family.
 pub(super) fn list(ipv6: bool) -> RouteNetlinkMessage {
     let message = if ipv6 {

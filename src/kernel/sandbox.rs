@@ -6,6 +6,8 @@ use std::{
     fs, io,
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::PathBuf,
+    thread,
+    time::{Duration, Instant},
 };
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -22,6 +24,10 @@ use super::{
     netlink::{Requests, request},
     overlay,
 };
+
+/// How long a namespace that nobody uses any more may still be there, and how often that is looked at.
+const TAKING_DOWN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The sandboxes of a host.
 pub(super) struct Sandboxes {
@@ -176,10 +182,21 @@ impl Linux {
                 Err(refusal) if !refusal.is_missing() => Err(refusal),
                 _ => Ok(netns.as_fd().try_clone_to_owned()?),
             })??;
-        let mut requests = Requests::default();
-        requests.push(request(overlay::create_tunnel(tunnel, sandbox.as_fd())), NLM_F_CREATE | NLM_F_EXCL);
-        self.finding_host()?.run(requests, |_| ()).map_err(|(_, refusal)| in_use(refusal, tunnel))?;
-        self.set_tunnel(tunnel)
+        // The kernel takes a namespace down some time after its last user let go of it, and a tunnel in it counts
+        // until then: that of a sandbox that somebody unmounted is not there for long.
+        let end = Instant::now() + TAKING_DOWN;
+        loop {
+            let mut requests = Requests::default();
+            let message = overlay::create_tunnel(tunnel, sandbox.as_fd());
+            requests.push(request(message), NLM_F_CREATE | NLM_F_EXCL);
+            match self.finding_host()?.run(requests, |_| ()) {
+                Err((_, refusal)) if refusal.errno == libc::EEXIST && Instant::now() < end => {
+                    thread::sleep(LOOK_AGAIN);
+                }
+                Err((_, refusal)) => return Err(in_use(refusal, tunnel)),
+                Ok(()) => return self.set_tunnel(tunnel),
+            }
+        }
     }
 
     /// The tunnel as a port of the bridge: in one message after the other, as the kernel wants it.
@@ -188,6 +205,7 @@ impl Linux {
         self.enter(&tunnel.sandbox, |linux, _| linux.set_links(&tunnel.name, &tunnel.bridge, port))?
     }
 
+    /// That of a sandbox of before is gone by now: it went with the tunnel there, which `create_tunnel` waits for.
     pub(super) fn create_uplink(&mut self, uplink: &Uplink) -> Result<(), Refusal> {
         let sandbox = self
             .enter(&uplink.sandbox, |_, netns| netns.as_fd().try_clone_to_owned().map_err(Refusal::from))??;

@@ -90,6 +90,17 @@ impl Linux {
 }
 
 impl Linux {
+    /// The interface that the host's default route leads through; IPv4's before IPv6's.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn default_interface(&mut self) -> Result<Option<String>, Refusal> {
+        let host = self.finding_host()?;
+        let Some(index) = super::linux::default_link(host)? else { return Ok(None) };
+        let links = host.dump(&link::list(), Link::read)?;
+        Ok(links.into_iter().find(|link| link.index == index).map(|link| link.name))
+    }
+
     /// Every link of the host.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ fn files(link: &InterfaceName, setting: Setting) -> Vec<(PathBuf, &'static str)>
         Setting::NoRouterAdvertisements => {
             vec![(file("ipv6", "accept_ra"), "0"), (file("ipv6", "accept_redirects"), "0")]
         }
+        Setting::OwnSources => vec![(file("ipv4", "rp_filter"), "1")],
         Setting::NoDuplicateDetection => vec![(file("ipv6", "accept_dad"), "0")],
         Setting::NoRedirects => {
             vec![(file("ipv4", "accept_redirects"), "0"), (file("ipv4", "send_redirects"), "0")]

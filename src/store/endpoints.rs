@@ -274,7 +274,9 @@ impl Store {
     pub fn forget(&self, pending: Pending) -> Result<(), Error> {
         let (key, network) = (&pending.state.key, &pending.state.endpoint.network);
         // The container may be in the network again, with a newer endpoint.
-        if !self.endpoint_path(network, key).exists() {
+        let record = self.endpoint_path(network, key);
+        if !record.exists() {
+            file::remove_rest(&record)?;
             file::remove(&self.marker(key, network))?;
         }
         file::remove(&pending.path)

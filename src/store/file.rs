@@ -252,9 +252,14 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Removes a file, and what a killed writer may have left beside it; one that is not there is no error.
 pub(super) fn remove_with_rest(path: &Path) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    remove(&path.with_file_name(format!(".{name}.new")))?;
+    remove_rest(path)?;
     remove(path)
+}
+
+/// Removes what a killed writer may have left beside a file.
+pub(super) fn remove_rest(path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    remove(&path.with_file_name(format!(".{name}.new")))
 }
 
 /// Removes a file; one that is not there is no error.
@@ -406,13 +411,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// Who holds a lock, by `/proc/locks`: `process 4242 (rnet)`.
 fn holder(file: &File) -> String {
     let Ok(data) = file.metadata() else { return "another process".to_owned() };
-    let wanted = format!(":{}", data.ino());
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pid = locks.lines().filter(|line| line.contains("FLOCK")).find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        words.get(5).filter(|place| place.ends_with(&wanted)).and_then(|_| words.get(4)?.parse::<u32>().ok())
-    });
-    match pid {
+    match locker(&locks, data.dev(), data.ino()) {
         Some(pid) => {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let stopped = if is_stopped(pid) { ", stopped" } else { "" };
@@ -420,6 +420,16 @@ fn holder(file: &File) -> String {
         }
         None => "another process".to_owned(),
     }
+}
+
+/// The process that holds the lock of a file in the lines of `/proc/locks`, where files are told apart by device and inode
+/// (`lock_get_status`, fs/locks.c).
+fn locker(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let wanted = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    locks.lines().filter(|line| line.contains("FLOCK")).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(5).filter(|place| **place == wanted).and_then(|_| words.get(4)?.parse().ok())
+    })
 }
 
 /// Whether a process was stopped by a signal: then nothing but another signal will make it let go.
@@ -483,6 +493,15 @@ mod tests {
             labels: [("ä \"".to_owned(), "\n".to_owned())].into(),
             group: 1,
         }
+    }
+
+    #[test]
+    fn a_lock_of_the_same_inode_on_another_device_is_another() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 7 00:2a:19 0 EOF\n2: POSIX  ADVISORY  WRITE 8 00:2b:19 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 00:2b:19 0 EOF\n";
+        let device = rustix::fs::makedev(0, 0x2b);
+        assert_eq!(locker(locks, device, 19), Some(9));
+        assert_eq!(locker(locks, device, 9), None, "the end of a number is not the number");
     }
 
     fn record() -> NetworkState {

@@ -34,7 +34,7 @@ pub use definitions::Identity;
 pub use endpoints::{EndpointState, Pending, Watch};
 pub use file::Lock;
 pub use host::{HostState, Life};
-pub use networks::NetworkState;
+pub use networks::{Far, NetworkState};
 pub use pool::Numbers;
 use rnetkit_drivers::Id;
 use serde::de::DeserializeOwned;

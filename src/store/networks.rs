@@ -1,5 +1,7 @@
 //! What was made for each network, and who may work on it.
 
+use std::{net::IpAddr, path::PathBuf};
+
 use rnetkit_drivers::{Id, Network, Resource};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,24 @@ pub struct NetworkState {
     pub pending: bool,
     /// What was made, in order.
     pub made: Vec<Resource>,
+}
+
+/// A container on another host, by what its network's other hosts say of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Far {
+    /// Its id, where its host says it.
+    pub id: Option<Id>,
+    /// Its name.
+    pub name: String,
+    /// Its other names.
+    pub aliases: Vec<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FarRecord {
+    containers: Vec<Far>,
 }
 
 /// What was made for each network.
@@ -103,6 +123,32 @@ impl Store {
         let folder = self.network_dir(id);
         file::remove(&folder.join("state.json"))?;
         file::remove_tree(&folder)
+    }
+
+    /// The directory of what a network has on other hosts, as far as they say it.
+    #[must_use]
+    pub fn far_dir(&self, id: &Id) -> PathBuf {
+        self.network_dir(id).join("far")
+    }
+
+    /// Who is in a network on other hosts, and what they are called there; nobody where nothing was heard of any.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn far_names(&self, id: &Id) -> Result<Vec<Far>, Error> {
+        let record: Option<FarRecord> = file::read(&self.far_dir(id).join("names.json"))?;
+        Ok(record.map(|record| record.containers).unwrap_or_default())
+    }
+
+    /// Remembers it, if the network is still there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_far_names(&self, network: &Network, list: &[Far]) -> Result<(), Error> {
+        let Some(_lock) = self.lock_living_network(network)? else { return Ok(()) };
+        let record = FarRecord { containers: list.to_vec() };
+        file::make_dir(&self.far_dir(&network.id))?;
+        file::write(&self.far_dir(&network.id).join("names.json"), &record, Durable::No)
     }
 
     /// The ids of all networks of which something was made, or is being made.

@@ -256,19 +256,15 @@ impl<K: Kernel> Rnet<K> {
     ) -> Error {
         let Error::Apply { step, reason, .. } = &error else { return error };
         let name = target.container.name.clone();
-        let veth = Resource::Veth {
-            name: bridge::port_name(endpoint),
-            bridge: endpoint.interface.clone(),
-            peer: endpoint.interface.clone(),
-            mac: endpoint.mac,
-            mtu: 0,
-            group: 0,
-        };
-        let on_veth = step.split(" on ").next() == format!("+ {veth}").split(" on ").next();
+        let own = |start: &str| step.starts_with(start);
+        let inside = &endpoint.interface;
+        let on_link = own(&format!("+ veth {} ", bridge::port_name(endpoint)))
+            || own(&format!("+ macvlan {inside} in the container"))
+            || own(&format!("+ ipvlan {inside} in the container"));
         match reason.errno {
             // br_add_if() of net/bridge/br_if.c: no port number is left.
             libc::EXFULL => Error::BridgeFull { network: network.name.to_string() },
-            libc::EEXIST if on_veth => {
+            libc::EEXIST if on_link => {
                 Error::InterfaceTaken { container: name, interface: endpoint.interface.to_string() }
             }
             libc::EEXIST if step.starts_with("+ default route ") => Error::RouteTaken { container: name },

@@ -33,13 +33,57 @@ pub struct ContainerState {
     pub process: Option<(u32, u64)>,
     /// The exit code, once it has ended.
     pub exit: Option<u8>,
-    /// Its own network namespace, device and inode: whatever still runs there when its watcher dies is ended.
+    /// Its own network namespace: whatever still runs there when its watcher dies is ended. Nothing where the kernel
+    /// cannot tell it from one that comes after it.
     #[serde(default)]
-    pub netns: Option<(u64, u64)>,
+    pub namespace: Option<OwnNetns>,
     /// It is forgotten when it ends.
     pub remove: bool,
     /// Whose network it uses: its own where this is `None`, else `host` or `container:NAME`.
     pub network_of: Option<String>,
+}
+
+/// A network namespace, so that no later one is taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnNetns {
+    /// Device and inode.
+    pub file: (u64, u64),
+    /// [`Netns::cookie`].
+    pub cookie: u64,
+}
+
+impl OwnNetns {
+    /// That of an open namespace, where the kernel can tell.
+    #[must_use]
+    pub fn of(netns: &Netns) -> Option<Self> {
+        Some(Self { file: netns.identity(), cookie: netns.cookie().ok()? })
+    }
+
+    /// Ends every process in it: those that a container started and that outlived it.
+    fn end_processes(self) {
+        use std::os::unix::fs::MetadataExt as _;
+        let Ok(processes) = fs::read_dir("/proc") else { return };
+        // Held open from the first process that is met: then the inode is nobody else's.
+        let mut held = None;
+        for entry in processes.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let path = entry.path().join("ns/net");
+            let inside = || fs::metadata(&path).is_ok_and(|data| (data.dev(), data.ino()) == self.file);
+            if pid == std::process::id() || !inside() {
+                continue;
+            }
+            if held.is_none() {
+                let Ok(netns) = Netns::open(&path) else { continue };
+                if Self::of(&netns) != Some(self) {
+                    continue;
+                }
+                held = Some(netns);
+            }
+            if inside() {
+                kill(pid);
+            }
+        }
+    }
 }
 
 impl ContainerState {
@@ -213,7 +257,7 @@ impl<K: Kernel> Rnet<K> {
                     if let Some(pid) = state.pid() {
                         kill(pid);
                     }
-                    state.netns.into_iter().for_each(kill_all_in);
+                    state.namespace.into_iter().for_each(OwnNetns::end_processes);
                     // What a shell says of a process that was killed (128 + SIGKILL). Its log stays, where it is not
                     // to go with it.
                     self.end_container(&state, 137)?;
@@ -225,12 +269,9 @@ impl<K: Kernel> Rnet<K> {
         Ok(count)
     }
 
-    /// Ends what remains of a container whose record was lost: its endpoints still say where it was.
+    /// Ends what remains of a container whose record was lost. Its main process ended with the watcher; what else it
+    /// had started stays, without a network: nothing says any more which processes those are.
     fn end_unknown(&mut self, key: &str) -> Result<(), Error> {
-        for state in self.store.endpoints_of(key)? {
-            let container = &state.endpoint.container;
-            kill_all_in((container.device, container.inode));
-        }
         self.disconnect_all(key)?;
         self.store.remove_container(key)?;
         self.store.unwatch(key)
@@ -274,20 +315,6 @@ impl<K: Kernel<Netns = Netns>> Rnet<K> {
             Netns::from_file(netns).map_err(|refusal| Error::kernel("enter a network namespace", refusal))?;
         let up = Resource::Up { place: Place::Container, link: InterfaceName::loopback() };
         self.kernel.apply(&Plan::between(&[], &[up]), Some(&netns))
-    }
-}
-
-/// Ends every process in a network namespace: those that a container started and that outlived it.
-fn kill_all_in(namespace: (u64, u64)) {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    for entry in processes.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let inside =
-            fs::metadata(entry.path().join("ns/net")).is_ok_and(|data| (data.dev(), data.ino()) == namespace);
-        if inside && pid != std::process::id() {
-            kill(pid);
-        }
     }
 }
 

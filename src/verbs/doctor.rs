@@ -1,10 +1,11 @@
 //! doctor: what on this host helps or hinders, each with what to do about it. Looks, and changes nothing.
 
-use rnetkit_drivers::{PortRange, Protocol};
+use rnetkit_drivers::{Network, PortRange};
 use serde::Serialize;
 
 use super::Rnet;
 use crate::{
+    agent::{part, wire},
     error::Error,
     ipam,
     kernel::{Feature, ForeignChain, Kernel as _, Linux, Manager, Survey, probe},
@@ -64,6 +65,7 @@ impl Rnet<Linux> {
         findings.extend(self.routes(&survey)?);
         findings.extend(self.mtus(&survey)?);
         findings.extend(self.proxies()?);
+        findings.extend(self.agent()?);
         findings.push(self.leftovers(&survey)?);
         findings.push(self.differences()?);
         Ok(findings)
@@ -96,13 +98,32 @@ impl Rnet<Linux> {
         let mut list = Vec::new();
         for (container, port) in self.all_waiting()? {
             let ports = PortRange::one(port.host.port());
-            let listener = self.kernel.listener(port.host.ip(), ports, Protocol::Tcp);
+            let listener = self.kernel.listener(port.host.ip(), ports, port.carrier.protocol(), None);
             if listener.map_err(|refusal| Error::kernel("look for listening processes", refusal))?.is_none() {
-                let found = format!("nobody serves {} for container {container}", port.host);
+                let found = format!(
+                    "nobody serves {}/{} for container {container}",
+                    port.host,
+                    port.carrier.protocol()
+                );
                 list.push(finding("loopback", Verdict::Note, found, format!("run rnet proxy {container}")));
             }
         }
         Ok(list)
+    }
+
+    /// Networks that need an agent where none runs.
+    fn agent(&self) -> Result<Vec<Finding>, Error> {
+        let mut networks = self.store.made_networks()?;
+        networks.retain(part::is_wanted_for);
+        if !networks.is_empty() && wire::is_there(&self.store.agent_socket()) {
+            return Ok(vec![good("agent", "it runs")]);
+        }
+        let missing = |network: &Network| {
+            let found = format!("none runs; network {}: {}", network.name, part::missed_by(network));
+            let advice = "rnet agent; the next connect starts it by itself, unless config.toml or RNET_AGENT says manual";
+            finding("agent", Verdict::Bad, found, advice)
+        };
+        Ok(networks.iter().map(missing).collect())
     }
 
     /// Subnets of networks in which the host has an address elsewhere.

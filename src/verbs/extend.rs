@@ -61,11 +61,11 @@ impl<K: Kernel> Rnet<K> {
         tune(&mut after.endpoint.tuning, &more.tuning);
         let spare = &mut after.endpoint.spare;
         spare.extend(more.spare.iter().filter(|port| !before.endpoint.spare.contains(port)).cloned());
-        spare.retain(|port| !more.ports.contains(port));
         let mut wanted = Connect::new(network.name.to_string(), container.clone());
         wanted.ports = more.ports.iter().filter(|port| !is_published(&before, port)).cloned().collect();
         let ports = if wanted.ports.is_empty() { None } else { Some(self.store.lock_ports()?) };
         let mut prepared = self.take_ports(network, &wanted, &mut after.endpoint, Mode::Do);
+        after.endpoint.spare.retain(|port| !more.ports.contains(port));
         if prepared.is_ok() {
             prepared = self.prepare(network, &before, &mut after);
         }
@@ -179,7 +179,14 @@ impl<K: Kernel> Rnet<K> {
         }
         let netns = self.still_there(&after.endpoint.container);
         self.kernel.apply(&plan, netns.as_ref())?;
-        if surplus(before, after).next().is_some() { self.store.update(after) } else { Ok(()) }
+        if surplus(before, after).next().is_none() {
+            return Ok(());
+        }
+        self.store.update(after).inspect_err(|_| {
+            // The record goes back to what was before, and so must the kernel.
+            let left = self.kernel.settle(&plan.undo(plan.steps.len()), netns.as_ref());
+            left.iter().for_each(|(step, refusal)| tracing::warn!("{step}: {refusal}"));
+        })
     }
 
     fn take_back(&mut self, before: &EndpointState, fresh: &[Publication]) -> Result<(), Error> {

@@ -241,11 +241,14 @@ impl<K: Kernel> Rnet<K> {
             None => self.kernel.find(&part.made, netns.as_ref()),
         };
         let found = found.map_err(cannot_look)?;
-        let found: Vec<Resource> = found.into_iter().flatten().collect();
+        let mut found: Vec<Resource> = found.into_iter().flatten().collect();
         let is_gone = |resource: &&Resource| !found.iter().any(|other| other.is_same_thing(resource));
-        let gone: Vec<&Resource> = part.made.iter().filter(is_gone).collect();
-        let lost = |resource: &Resource| gone.iter().any(|other| resource.goes_with(other));
-        let found: Vec<Resource> = found.iter().filter(|resource| !lost(resource)).cloned().collect();
+        let mut gone: Vec<Resource> = part.made.iter().filter(is_gone).cloned().collect();
+        // What is lost with them takes along what lives on it.
+        while !gone.is_empty() {
+            let lost = |resource: &mut Resource| gone.iter().any(|other| resource.goes_with(other));
+            gone = found.extract_if(.., lost).collect();
+        }
         let mut plan = Plan::between(&found, &part.made);
         let wants_firewall = plan.steps.contains(&Step::Create(Resource::Firewall));
         if wants_firewall && self.kernel.has_tables(&self.store.table()?).map_err(cannot_look)? {

@@ -151,11 +151,22 @@ impl<K: Kernel> Rnet<K> {
         Ok(())
     }
 
+    /// Settles a plan about one container. Its namespace is opened only where something can be reached from there alone.
+    pub(super) fn settle_for(
+        &mut self,
+        plan: &Plan,
+        container: &rnetkit_drivers::Container,
+    ) -> Vec<(Step, crate::kernel::Refusal)> {
+        let inside = |step: &Step| matches!(step, Step::Remove(resource) if resource.is_inside());
+        let netns = plan.steps.iter().any(inside).then(|| self.still_there(container)).flatten();
+        self.kernel.settle(plan, netns.as_ref())
+    }
+
     /// Unmakes an endpoint by its record, and forgets it.
     pub(super) fn unmake_in(&mut self, pending: Pending) -> Result<(), Error> {
         self.leave(&pending.state)?;
         let plan = Plan::between(&pending.state.made, &[]);
-        let left = self.kernel.settle(&plan, None);
+        let left = self.settle_for(&plan, &pending.state.endpoint.container);
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }

@@ -26,14 +26,14 @@ use std::{
 };
 
 pub use connect::{Connect, Connected, Mode};
-pub use containers::{Container, ContainerState, started_at};
+pub use containers::{Container, ContainerState, OwnNetns, started_at};
 pub use doctor::{Finding, Verdict};
 pub use extend::{Less, More};
 pub use keep::{Difference, Garbage, What};
 pub use names::{check_alias, name_servers};
 pub use networks::{BUILTIN, CreateNetwork, is_builtin};
 pub use overlay::Shared;
-pub use proxied::{Proxied, Served};
+pub use proxied::{Carrier, Proxied, Served};
 use rnetkit_drivers::{Driver, Id, Network};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rnetkit_drivers::{Id, Name, Network};
+use rnetkit_drivers::{Id, Name, Network, Resource};
 
 use super::{Mode, Rnet, driver};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     ipam::{self, Wishes},
     kernel::Kernel,
     plan::Plan,
-    store::{EndpointState, NetworkState},
+    store::{EndpointState, NetworkState, Pending},
 };
 
 /// The networks that are there without being made, and their drivers.
@@ -127,7 +127,7 @@ impl<K: Kernel> Rnet<K> {
             labels: wanted.labels,
             group: self.free_group(&id)?,
         };
-        network.pools = self.decide_pools(&wanted.wishes, wanted.ipv4, wanted.ipv6, &network.ipam_driver)?;
+        network.pools = self.decide_pools(&wanted.wishes, wanted.ipv4, wanted.ipv6, &network)?;
         if network.driver == "overlay" {
             self.decide_overlay(&mut network)?;
         }
@@ -141,7 +141,7 @@ impl<K: Kernel> Rnet<K> {
         wishes: &Wishes,
         ipv4: bool,
         ipv6: bool,
-        ipam: &str,
+        network: &Network,
     ) -> Result<Vec<rnetkit_drivers::Pool>, Error> {
         let has = |six: bool| wishes.subnets.iter().any(|subnet| subnet.is_ipv6() == six);
         let refuse = |what: &str| Err(Error::Unsupported { what: what.to_owned() });
@@ -163,7 +163,7 @@ impl<K: Kernel> Rnet<K> {
             }
         }
         let ipv6 = ipv6 || has(true);
-        if ipam == "null" {
+        if network.ipam_driver == "null" {
             return if wishes.subnets.is_empty() {
                 Ok(Vec::new())
             } else {
@@ -176,8 +176,14 @@ impl<K: Kernel> Rnet<K> {
         let mut wishes = wishes.clone();
         let mut taken = self.taken()?;
         taken.extend(self.kept_for_bridge(&taken)?);
+        // A LAN is the host's own: its routes lead there.
+        let lan = driver(&network.driver)?.abilities().lan;
         for subnet in &wishes.subnets {
-            self.check_free(subnet)?;
+            if lan {
+                self.refuse_networks(subnet)?
+            } else {
+                self.check_free(subnet)?
+            };
         }
         if ipv4 && !has(false) {
             wishes.subnets.push(ipam::choose_ipv4(&taken)?);
@@ -200,11 +206,7 @@ impl<K: Kernel> Rnet<K> {
     /// A subnet that a user asks for must meet no other network, and nothing that the host has a route to.
     pub(super) fn check_free(&mut self, subnet: &ipnetwork::IpNetwork) -> Result<(), Error> {
         let taken = |by: String| Err(Error::SubnetTaken { subnet: *subnet, by });
-        for network in self.networks()? {
-            if let Some(pool) = network.pools.iter().find(|pool| ipam::overlaps(&pool.subnet, subnet)) {
-                return taken(format!("{} of network {}", pool.subnet, network.name));
-            }
-        }
+        self.refuse_networks(subnet)?;
         let all = self.taken()?;
         if let Some(kept) = self.kept_for_bridge(&all)?.filter(|kept| ipam::overlaps(kept, subnet)) {
             return taken(format!("{kept}, which is kept for network bridge"));
@@ -215,6 +217,17 @@ impl<K: Kernel> Rnet<K> {
             Some(known) => taken(format!("{}, {}", known.subnet, known.how)),
             None => Ok(()),
         }
+    }
+
+    /// A subnet must meet no other network.
+    fn refuse_networks(&self, subnet: &ipnetwork::IpNetwork) -> Result<(), Error> {
+        for network in self.networks()? {
+            if let Some(pool) = network.pools.iter().find(|pool| ipam::overlaps(&pool.subnet, subnet)) {
+                let by = format!("{} of network {}", pool.subnet, network.name);
+                return Err(Error::SubnetTaken { subnet: *subnet, by });
+            }
+        }
+        Ok(())
     }
 
     /// Two networks cannot share a bridge.
@@ -398,10 +411,18 @@ impl<K: Kernel> Rnet<K> {
         let _host = self.store.lock_host()?;
         let lock = self.store.lock_network(network)?;
         let mut all = made.made.clone();
-        all.extend(recalled.iter().flat_map(|pending| pending.state.made.clone()));
         let others = self.hand_over_gateways(&recalled)?;
         recalled.iter().try_for_each(|pending| self.leave(&pending.state))?;
-        let left = self.kernel.settle(&together(&all), None);
+        let mut left = Vec::new();
+        for Pending { state, .. } in &recalled {
+            // What is reached from within containers alone goes one by one.
+            if state.made.iter().any(|resource| matches!(resource, Resource::Child(_))) {
+                left.extend(self.settle_for(&Plan::between(&state.made, &[]), &state.endpoint.container));
+            } else {
+                all.extend(state.made.clone());
+            }
+        }
+        left.extend(self.kernel.settle(&together(&all), None));
         if let Some((step, refusal)) = left.first() {
             return Err(Error::apply(step, refusal.clone(), &left[1..]));
         }
@@ -463,8 +484,7 @@ pub fn is_builtin(network: &Network) -> bool {
 
 /// Elements of the firewall first, then links, the bridge last: the order in which the kernel takes them in the
 /// fewest messages.
-fn together(made: &[rnetkit_drivers::Resource]) -> Plan {
-    use rnetkit_drivers::Resource;
+fn together(made: &[Resource]) -> Plan {
     let mut plan = Plan::between(made, &[]);
     plan.steps.sort_by_key(|step| match step {
         crate::plan::Step::Remove(Resource::Veth { .. } | Resource::Ifb { .. }) => 1,

@@ -28,6 +28,8 @@ struct Request {
     asked: Option<PortRange>,
     container: PortRange,
     protocol: Protocol,
+    /// The container has it by another of its endpoints, or had until now.
+    was_its_own: bool,
 }
 
 impl<K: Kernel> Rnet<K> {
@@ -40,6 +42,13 @@ impl<K: Kernel> Rnet<K> {
         endpoint: &mut Endpoint,
         mode: Mode,
     ) -> Result<(), Error> {
+        if !wanted.ports.is_empty() && super::driver(&network.driver)?.abilities().lan {
+            let what = format!(
+                "containers of network {} are on the LAN themselves, and have no ports of the host: port {} cannot be published there",
+                network.name, wanted.ports[0]
+            );
+            return Err(Error::Unsupported { what });
+        }
         if let Some(service) = &wanted.service {
             refuse_unshareable(service, network, &wanted.ports)?;
         }
@@ -58,7 +67,7 @@ impl<K: Kernel> Rnet<K> {
         }
         let ports = request.asked.unwrap_or(request.container);
         refuse_second_loopback(request, ports, endpoint)?;
-        self.refuse_listener(request, ports)?;
+        self.refuse_listener(request, ports, endpoint)?;
         self.take_exactly(request, ports, endpoint, mode)?;
         Ok(ports)
     }
@@ -102,7 +111,7 @@ impl<K: Kernel> Rnet<K> {
                 self.lowest_free_port(request, endpoint, from..=range.last, mode)?.ok_or_else(exhausted)?;
             let ports = PortRange::one(free);
             let free_for_all = self
-                .refuse_listener(request, ports)
+                .refuse_listener(request, ports, endpoint)
                 .and_then(|()| self.take_exactly(request, ports, endpoint, mode));
             match free_for_all {
                 Ok(()) => return Ok(ports),
@@ -189,10 +198,20 @@ impl<K: Kernel> Rnet<K> {
         })
     }
 
-    /// A port on which a process of the host listens would be taken away from it.
-    fn refuse_listener(&mut self, request: &Request, ports: PortRange) -> Result<(), Error> {
+    /// A port on which a process of the host listens would be taken away from it. What was the container's already has
+    /// been looked at.
+    fn refuse_listener(
+        &mut self,
+        request: &Request,
+        ports: PortRange,
+        endpoint: &Endpoint,
+    ) -> Result<(), Error> {
+        if request.was_its_own {
+            return Ok(());
+        }
         for host in &request.hosts {
-            let found = self.kernel.listener(*host, ports, request.protocol);
+            let container = Some(&endpoint.container.id);
+            let found = self.kernel.listener(*host, ports, request.protocol, container);
             let found = found.map_err(|refusal| match refusal.errno {
                 libc::EADDRNOTAVAIL => Error::Contradiction {
                     value: format!("host address {host}"),
@@ -368,6 +387,7 @@ fn requests(
         asked: mapping.host_ports,
         container,
         protocol: mapping.protocol,
+        was_its_own: endpoint.spare.contains(mapping),
     };
     if mapping.host_ports.is_none() {
         let ports = mapping.container_ports.first..=mapping.container_ports.last;

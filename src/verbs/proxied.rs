@@ -15,9 +15,39 @@ use crate::{
     store::{EndpointState, Watch},
 };
 
+/// What goes through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Carrier {
+    fn of(protocol: Protocol) -> Option<Self> {
+        match protocol {
+            Protocol::Tcp => Some(Self::Tcp),
+            Protocol::Udp => Some(Self::Udp),
+            Protocol::Sctp => None,
+        }
+    }
+
+    /// The protocol that carries it.
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Tcp => Protocol::Tcp,
+            Self::Udp => Protocol::Udp,
+        }
+    }
+}
+
 /// A port on the host's loopback, and where in the container it leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proxied {
+    /// What goes through.
+    pub carrier: Carrier,
     /// On the host.
     pub host: SocketAddr,
     /// In the container.
@@ -33,7 +63,7 @@ pub struct Served {
 }
 
 impl<K: Kernel> Rnet<K> {
-    /// The ports of a container that wait for a proxy: TCP ports published on all addresses or on loopback, of networks
+    /// The ports of a container that wait for a proxy: TCP and UDP ports published on all addresses or on loopback, of networks
     /// with `loopback=proxy`.
     ///
     /// # Errors
@@ -52,7 +82,7 @@ impl<K: Kernel> Rnet<K> {
         }
         if ports.is_empty() {
             let what = format!(
-                "container {container} has no TCP port on the host's loopback in a network with --opt loopback=proxy"
+                "container {container} has no TCP or UDP port on the host's loopback in a network with --opt loopback=proxy"
             );
             return Err(Error::Unsupported { what });
         }
@@ -101,8 +131,8 @@ impl<K: Kernel> Rnet<K> {
 }
 
 fn on_loopback(port: &Publication) -> Vec<Proxied> {
+    let Some(carrier) = Carrier::of(port.protocol) else { return Vec::new() };
     let host = match port.host {
-        _ if port.protocol != Protocol::Tcp => return Vec::new(),
         host if host.is_loopback() => host,
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -110,6 +140,10 @@ fn on_loopback(port: &Publication) -> Vec<Proxied> {
     };
     let pairs = (port.host_ports.first..=port.host_ports.last).zip(port.target_ports.first..);
     pairs
-        .map(|(at, to)| Proxied { host: SocketAddr::new(host, at), target: SocketAddr::new(port.target, to) })
+        .map(|(at, to)| Proxied {
+            carrier,
+            host: SocketAddr::new(host, at),
+            target: SocketAddr::new(port.target, to),
+        })
         .collect()
 }

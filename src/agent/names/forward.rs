@@ -43,7 +43,7 @@ type Shared = Rc<Vec<u8>>;
 /// Who asks others.
 #[derive(Debug)]
 pub struct Forwarder {
-    upstream: RefCell<Upstream>,
+    upstream: Rc<Upstream>,
     cache: RefCell<Cache>,
     waiting: RefCell<HashMap<Key, Vec<oneshot::Sender<Option<Shared>>>>>,
     count: Cell<usize>,
@@ -57,7 +57,7 @@ impl Forwarder {
     #[must_use]
     pub fn new(upstream: Upstream) -> Self {
         Self {
-            upstream: RefCell::new(upstream),
+            upstream: Rc::new(upstream),
             cache: RefCell::default(),
             waiting: RefCell::default(),
             count: Cell::new(0),
@@ -68,12 +68,12 @@ impl Forwarder {
 
     /// The addresses at which this process itself answers: they are not asked.
     pub fn set_own(&self, own: Vec<IpAddr>) {
-        self.upstream.borrow_mut().set_own(own);
+        self.upstream.set_own(own);
     }
 
     /// The answer for who asked, whatever it takes; a failure where nobody answers.
     pub async fn ask(self: &Rc<Self>, question: &Question) -> Vec<u8> {
-        if self.upstream.borrow_mut().is_changed() {
+        if self.upstream.is_changed().await {
             self.cache.borrow_mut().clear();
         }
         let key = key(question);
@@ -133,7 +133,7 @@ impl Forwarder {
 
     /// Asks one server after the other. What fails at one may succeed at the next.
     async fn exchange(&self, question: &Question) -> Option<Vec<u8>> {
-        let servers = self.upstream.borrow().servers(&question.servers);
+        let servers = self.upstream.servers(&question.servers);
         let rounds = if servers.len() == 1 { TRIES } else { 1 };
         let mut second_best = None;
         for server in servers.iter().cycle().take(servers.len() * rounds) {

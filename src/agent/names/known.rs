@@ -23,14 +23,20 @@ impl Records {
     /// # Errors
     /// When the records cannot be followed.
     pub fn open(store: &Store) -> Result<Self, Error> {
-        let follower = Follower::new(store, Depth::Endpoints)?;
+        let follower = Follower::new(store, Depth::Far)?;
         let mut records = Self { store: store.clone(), follower, table: Table::default() };
         records.read_all();
         Ok(records)
     }
 
-    /// The table with everything that was recorded before this call.
-    pub fn table(&mut self) -> &Table {
+    /// As they were at the last look.
+    #[must_use]
+    pub fn known(&self) -> &Table {
+        &self.table
+    }
+
+    /// Looks: then the table has everything that was recorded before this call.
+    pub fn look(&mut self) -> &Table {
         match self.follower.changes() {
             Ok(changes) => changes.iter().for_each(|change| self.act_on(change)),
             Err(error) => {
@@ -44,6 +50,8 @@ impl Records {
     fn act_on(&mut self, change: &Change) {
         match change {
             Change::Network(id) => self.read_network(id),
+            Change::Endpoints(id) => self.read_endpoints(id),
+            Change::Far(id) => self.read_far(id),
             Change::Endpoint(network, key) => self.read_endpoint(network, key),
             Change::Everything => {
                 self.follower.watch_networks();
@@ -63,11 +71,28 @@ impl Records {
     fn read_network(&mut self, id: &Id) {
         match self.store.made_network(id) {
             Ok(Some(network)) => {
+                let known = self.table.has(id);
                 self.table.set_network(&network);
-                let keys = self.store.endpoint_keys(id).unwrap_or_default();
-                keys.iter().for_each(|key| self.read_endpoint(id, key));
+                if !known {
+                    self.read_endpoints(id);
+                    self.read_far(id);
+                }
             }
             Ok(None) => self.table.remove_network(id),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// All of them, whatever was known.
+    fn read_endpoints(&mut self, network: &Id) {
+        self.table.remove_endpoints(network);
+        let keys = self.store.endpoint_keys(network).unwrap_or_default();
+        keys.iter().for_each(|key| self.read_endpoint(network, key));
+    }
+
+    fn read_far(&mut self, network: &Id) {
+        match self.store.far_names(network) {
+            Ok(list) => self.table.set_far(network, &list),
             Err(error) => tracing::warn!("{error}"),
         }
     }

@@ -81,7 +81,6 @@ impl Open {
             let tcp = tcp(&open.names, server);
             note("TCP", tcp.map(|socket| task::spawn_local(serve::streams(Rc::clone(resolver), id, socket))));
         }
-        open.trouble.iter().for_each(|trouble| tracing::warn!("{trouble}"));
         open
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     answer::{Verdict, Way, answer},
+    cage::Cage,
     forward::Forwarder,
     known::Records,
 };
@@ -44,6 +45,38 @@ pub struct Resolver {
     streams: RefCell<HashMap<IpAddr, usize>>,
     questions: Cell<u64>,
     strangers: Cell<u64>,
+    batch: RefCell<Batch>,
+}
+
+/// Questions that were taken from a socket together: the records are looked at once for all of them, after the last one
+/// came. One for all sockets.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// The length of each, and who asks.
+    met: Vec<(usize, SocketAddr)>,
+}
+
+impl Batch {
+    /// Takes what waits, so many at most.
+    fn take(&mut self, socket: &UdpSocket, most: usize) {
+        self.bytes.resize(BATCH * LONGEST_QUESTION, 0);
+        self.met.clear();
+        // What went wrong with an earlier answer comes as an error here, and is no reason to stop.
+        for _ in 0..most {
+            let at = self.met.len() * LONGEST_QUESTION;
+            match socket.try_recv_from(&mut self.bytes[at..at + LONGEST_QUESTION]) {
+                Ok(question) => self.met.push(question),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn questions(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
+        let bytes = self.bytes.chunks(LONGEST_QUESTION);
+        bytes.zip(&self.met).map(|(bytes, (length, from))| (&bytes[..*length], *from))
+    }
 }
 
 impl Resolver {
@@ -56,13 +89,14 @@ impl Resolver {
             streams: RefCell::default(),
             questions: Cell::new(0),
             strangers: Cell::new(0),
+            batch: RefCell::default(),
         }
     }
 
     /// Where to listen, for which network.
     #[must_use]
     pub fn places(&self) -> Vec<(Id, Names)> {
-        self.records.borrow_mut().table().places().map(|(id, names)| (id, names.clone())).collect()
+        self.records.borrow_mut().look().places().map(|(id, names)| (id, names.clone())).collect()
     }
 
     /// Who asks others.
@@ -73,22 +107,23 @@ impl Resolver {
 
     /// How it goes.
     #[must_use]
-    pub fn status(&self, trouble: &[String]) -> Value {
-        let (networks, endpoints) = self.records.borrow_mut().table().counts();
+    pub fn status(&self, trouble: &[String], cage: &Cage) -> Value {
+        let (networks, endpoints) = self.records.borrow_mut().look().counts();
         let [forwarded, cached, refused] = self.forwarder.counts.get();
         let (waiting, kept) = self.forwarder.sizes();
         json!({
             "networks": networks, "endpoints": endpoints, "questions": self.questions.get(),
             "strangers": self.strangers.get(), "forwarded": forwarded, "cached": cached,
             "turned away": refused, "waiting": waiting, "kept": kept,
-            "streams": self.streams.borrow().values().sum::<usize>(), "trouble": trouble,
+            "streams": self.streams.borrow().values().sum::<usize>(), "trouble": trouble, "confined": cage,
         })
     }
 
-    /// What becomes of a question from that address. Whoever is no endpoint of the network hears nothing.
+    /// What becomes of a question from that address, as the records were at the last look. Whoever is no endpoint of the
+    /// network hears nothing.
     fn judge(&self, network: &Id, from: IpAddr, question: &[u8], way: Way) -> Verdict {
-        let mut records = self.records.borrow_mut();
-        let Some(asker) = records.table().asker(network, from.to_canonical()) else {
+        let records = self.records.borrow();
+        let Some(asker) = records.known().asker(network, from.to_canonical()) else {
             self.strangers.set(self.strangers.get() + 1);
             return Verdict::Silence;
         };
@@ -97,29 +132,37 @@ impl Resolver {
     }
 
     fn is_endpoint(&self, network: &Id, address: IpAddr) -> bool {
-        self.records.borrow_mut().table().asker(network, address.to_canonical()).is_some()
+        self.records.borrow_mut().look().asker(network, address.to_canonical()).is_some()
     }
 }
 
 /// Serves a socket for ever.
 pub async fn datagrams(resolver: Rc<Resolver>, network: Id, socket: UdpSocket) {
     let socket = Rc::new(socket);
-    let mut buffer = [0; LONGEST_QUESTION];
     loop {
         if socket.readable().await.is_err() {
             sleep(PAUSE).await;
             continue;
         }
-        for _ in 0..BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => one(&resolver, &network, &socket, &buffer[..length], from),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // What went wrong with an earlier answer is no reason to stop.
-                Err(_) => {}
-            }
+        let more = some(&resolver, &network, &socket);
+        if more {
+            task::yield_now().await;
         }
-        task::yield_now().await;
     }
+}
+
+/// Answers what waits; whether there may be more. One who asks alone does not wait until it is known that nobody else does.
+fn some(resolver: &Rc<Resolver>, network: &Id, socket: &Rc<UdpSocket>) -> bool {
+    let mut batch = resolver.batch.borrow_mut();
+    for most in [1, BATCH] {
+        batch.take(socket, most);
+        if batch.met.is_empty() {
+            return false;
+        }
+        resolver.records.borrow_mut().look();
+        batch.questions().for_each(|(question, from)| one(resolver, network, socket, question, from));
+    }
+    batch.met.len() == BATCH
 }
 
 fn one(resolver: &Rc<Resolver>, network: &Id, socket: &Rc<UdpSocket>, question: &[u8], from: SocketAddr) {
@@ -199,6 +242,7 @@ impl Drop for Place {
 /// Answers the questions of a connection, one after the other, until it says nothing, nonsense, or goes.
 async fn stream_of(place: Place, network: Id, mut stream: TcpStream) {
     while let Ok(Ok(question)) = timeout(IDLE, read_question(&mut stream)).await {
+        place.resolver.records.borrow_mut().look();
         let reply = match place.resolver.judge(&network, place.from, &question, Way::Tcp) {
             Verdict::Reply(reply) => reply,
             Verdict::Forward(question) => place.resolver.forwarder.ask(&question).await,

@@ -1,10 +1,12 @@
 //! Who is called what, on which network. Pure: filled from records, asked by address and name.
 
-use std::{cell::Cell, collections::HashMap, net::IpAddr};
+use std::{cell::Cell, collections::HashMap, net::IpAddr, rc::Rc};
 
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{Id, Names, Network};
 use serde::Deserialize;
+
+use crate::{store::Far, verbs::check_alias};
 
 /// The names of the host itself, in every network that has names.
 pub const HOST_NAMES: [&str; 2] = ["host.rnet.internal", "host-gateway"];
@@ -47,27 +49,37 @@ pub struct Called {
 pub struct Table {
     nets: HashMap<Id, Net>,
     /// The networks of each container, by its key.
-    of_container: HashMap<Box<str>, Vec<Id>>,
+    of_container: HashMap<Rc<str>, Vec<Id>>,
 }
 
 /// One network.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Net {
     name: Box<str>,
     internal: bool,
     subnets: Vec<IpNetwork>,
     names: Option<Names>,
-    members: HashMap<Box<str>, Member>,
-    by_address: HashMap<IpAddr, Box<str>>,
-    by_name: HashMap<Box<str>, Vec<IpAddr>>,
+    members: HashMap<Rc<str>, Member>,
+    by_address: HashMap<IpAddr, Rc<str>>,
+    by_name: HashMap<Rc<str>, Vec<IpAddr>>,
+    /// How many there were when other hosts' members were set.
+    far: usize,
     turn: Cell<usize>,
 }
 
 #[derive(Debug)]
 struct Member {
-    names: Vec<Box<str>>,
-    addresses: Vec<IpAddr>,
-    servers: Vec<IpAddr>,
+    place: Place,
+    names: Box<[Rc<str>]>,
+    addresses: Box<[IpAddr]>,
+    servers: Box<[IpAddr]>,
+}
+
+/// Where a member is: who is on another host is found here, and asks there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Here,
+    Far,
 }
 
 /// What is known of a name.
@@ -91,21 +103,14 @@ pub struct Asker<'a> {
 }
 
 impl Table {
-    /// A network that was made, without its endpoints; what was known of it is forgotten.
+    /// A network that was made, or is another than before. Its endpoints stay.
     pub fn set_network(&mut self, network: &Network) {
-        self.remove_network(&network.id);
         let names = rnetkit_drivers::driver(&network.driver).and_then(|driver| driver.names(network).ok());
-        let net = Net {
-            name: network.name.as_str().to_ascii_lowercase().into(),
-            internal: network.internal,
-            subnets: network.pools.iter().map(|pool| pool.subnet).collect(),
-            names: names.flatten(),
-            members: HashMap::new(),
-            by_address: HashMap::new(),
-            by_name: HashMap::new(),
-            turn: Cell::new(0),
-        };
-        self.nets.insert(network.id, net);
+        let net = self.nets.entry(network.id).or_default();
+        net.name = network.name.as_str().to_ascii_lowercase().into();
+        net.internal = network.internal;
+        net.subnets = network.pools.iter().map(|pool| pool.subnet).collect();
+        net.names = names.flatten();
     }
 
     /// A network that is gone.
@@ -124,7 +129,12 @@ impl Table {
     pub fn set_endpoint(&mut self, network: &Id, record: &Record) {
         self.remove_endpoint(network, &record.key);
         let Some(net) = self.nets.get_mut(network) else { return };
-        net.add(record);
+        let endpoint = &record.endpoint;
+        let container = &endpoint.container;
+        let names = names_of(&container.name, Some(&container.id), &endpoint.aliases);
+        let addresses = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+        let servers = endpoint.dns.as_slice().into();
+        net.add(&record.key, Member { place: Place::Here, names, addresses, servers });
         self.of_container.entry(record.key.as_str().into()).or_default().push(*network);
     }
 
@@ -133,6 +143,31 @@ impl Table {
         if self.nets.get_mut(network).is_some_and(|net| net.remove(key)) {
             self.leave(key, network);
         }
+    }
+
+    /// The endpoints on other hosts, all of them.
+    pub fn set_far(&mut self, network: &Id, list: &[Far]) {
+        let Some(net) = self.nets.get_mut(network) else { return };
+        for number in 0..std::mem::take(&mut net.far) {
+            net.remove(&far_key(number));
+        }
+        net.far = list.len();
+        for (number, far) in list.iter().enumerate() {
+            let names = names_of(&far.name, far.id.as_ref(), &far.aliases);
+            let addresses = far.addresses.as_slice().into();
+            net.add(
+                &far_key(number),
+                Member { place: Place::Far, names, addresses, servers: Box::default() },
+            );
+        }
+    }
+
+    /// All endpoints that were set one by one.
+    pub fn remove_endpoints(&mut self, network: &Id) {
+        let Some(net) = self.nets.get(network) else { return };
+        let here = net.members.iter().filter(|(_, member)| member.place == Place::Here);
+        let keys: Vec<Rc<str>> = here.map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.remove_endpoint(network, key));
     }
 
     fn leave(&mut self, key: &str, network: &Id) {
@@ -153,35 +188,62 @@ impl Table {
     pub fn asker(&self, network: &Id, address: IpAddr) -> Option<Asker<'_>> {
         let net = self.nets.get(network)?;
         let (key, member) = net.members.get_key_value(net.by_address.get(&address)?)?;
+        if member.place == Place::Far {
+            return None;
+        }
         Some(Asker { table: self, net, member, networks: self.of_container.get(key)? })
     }
 
-    /// How many networks and endpoints there are.
+    /// How many networks and endpoints of this host there are.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (self.nets.len(), self.nets.values().map(|net| net.members.len()).sum())
+        let here = |net: &Net| net.members.values().filter(|member| member.place == Place::Here).count();
+        (self.nets.len(), self.nets.values().map(here).sum())
     }
 }
 
 impl Net {
-    fn add(&mut self, record: &Record) {
-        let member = Member {
-            names: names_of(&record.endpoint),
-            addresses: record.endpoint.addresses.iter().map(IpNetwork::ip).collect(),
-            servers: record.endpoint.dns.clone(),
-        };
-        for address in &member.addresses {
-            self.by_address.insert(*address, record.key.as_str().into());
-            for name in &member.names {
-                self.by_name.entry(name.clone()).or_default().push(*address);
+    /// An address is one member's: of two that say they have it, the one here has it, and else who came first.
+    fn add(&mut self, key: &str, mut member: Member) {
+        match member.place {
+            Place::Far => {
+                let free = |address: &&IpAddr| !self.by_address.contains_key(*address);
+                member.addresses = member.addresses.iter().filter(free).copied().collect();
+            }
+            Place::Here => {
+                let before = |address: &IpAddr| self.by_address.get(address).cloned();
+                let far: Vec<Rc<str>> = member.addresses.iter().filter_map(before).collect();
+                for key in far {
+                    if self.is_far(&key) {
+                        self.remove(&key);
+                    }
+                }
             }
         }
-        self.members.insert(record.key.as_str().into(), member);
+        // Each text is there once: names and keys of thousands are most of what this process has in memory.
+        let key: Rc<str> = key.into();
+        for address in &member.addresses {
+            self.by_address.insert(*address, Rc::clone(&key));
+            for name in &member.names {
+                let addresses = self.by_name.entry(Rc::clone(name));
+                addresses.or_insert_with(|| Vec::with_capacity(1)).push(*address);
+            }
+        }
+        self.members.insert(key, member);
+    }
+
+    fn is_far(&self, key: &str) -> bool {
+        self.members.get(key).is_some_and(|member| member.place == Place::Far)
     }
 
     fn remove(&mut self, key: &str) -> bool {
         let Some(member) = self.members.remove(key) else { return false };
-        self.by_address.retain(|_, owner| &**owner != key);
+        // By its own addresses and names alone: what goes costs the same however many stay.
+        for address in &member.addresses {
+            if self.by_address.get(address).is_some_and(|owner| &**owner == key) {
+                self.by_address.remove(address);
+            }
+        }
         for name in &member.names {
             let Some(addresses) = self.by_name.get_mut(name) else { continue };
             addresses.retain(|address| !member.addresses.contains(address));
@@ -201,24 +263,25 @@ impl Net {
     }
 }
 
-/// The container's name and aliases, as far as they are names, and the twelve digits of its id.
-fn names_of(endpoint: &Described) -> Vec<Box<str>> {
-    let mut names: Vec<Box<str>> = Vec::new();
-    let id = endpoint.container.id.short();
-    for name in [&endpoint.container.name, &id].into_iter().chain(&endpoint.aliases) {
-        let name = name.to_ascii_lowercase().into_boxed_str();
-        if is_name(&name) && !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
+/// No container's key has such a sign in it.
+fn far_key(number: usize) -> String {
+    format!("/{number}")
 }
 
-/// Whether a text can be asked for: labels of 1 to 63 bytes, 253 in all (RFC 1035, 2.3.4).
-fn is_name(name: &str) -> bool {
-    let fits = |label: &str| (1..=63).contains(&label.len());
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    name.len() <= 253 && name.bytes().all(plain) && name.split('.').all(fits)
+/// A container's name, the twelve digits of its id, and its aliases, as far as one may be called so: the name may be a
+/// path, or what somebody called a namespace, and what other hosts say may be anything.
+fn names_of(name: &str, id: Option<&Id>, aliases: &[String]) -> Box<[Rc<str>]> {
+    let mut names: Vec<Rc<str>> = Vec::new();
+    let good = |name: &&str| check_alias(name).is_ok();
+    let id = id.map(Id::short);
+    let all = [name].into_iter().filter(good).chain(id.as_deref());
+    for name in all.chain(aliases.iter().map(String::as_str).filter(good)) {
+        let name = name.to_ascii_lowercase();
+        if !names.iter().any(|known| **known == *name) {
+            names.push(name.into());
+        }
+    }
+    names.into()
 }
 
 impl Asker<'_> {
@@ -228,7 +291,7 @@ impl Asker<'_> {
         if let Some(addresses) = self.find(name) {
             return Known::Addresses(addresses);
         }
-        if is_name(name) && is_ours(name) { Known::Nobody } else { self.elsewhere() }
+        if is_ours(name) { Known::Nobody } else { self.elsewhere() }
     }
 
     fn find(&self, name: &str) -> Option<Vec<IpAddr>> {
@@ -270,7 +333,7 @@ impl Asker<'_> {
         if self.all().all(|net| net.internal) {
             return Known::Nobody;
         }
-        Known::Elsewhere(self.member.servers.clone())
+        Known::Elsewhere(self.member.servers.to_vec())
     }
 
     /// The asker's networks that have names, the one that is asked first.
@@ -429,6 +492,57 @@ pub(super) mod tests {
         assert!(table.of_container.is_empty());
     }
 
+    fn far(last: u8, name: &str, aliases: &[&str]) -> Far {
+        let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+        Far {
+            id: Some(Id([last; 32])),
+            name: name.to_owned(),
+            aliases,
+            addresses: vec![[10, 0, 1, last].into()],
+        }
+    }
+
+    #[test]
+    fn who_is_on_another_host_is_found_and_asks_there() {
+        let mut table = table();
+        let blue = Id([1; 32]);
+        table.set_far(&blue, &[far(50, "Mail", &["db"]), far(51, "cache", &[])]);
+        for name in ["mail", "mail.blue", "323232323232"] {
+            assert_eq!(four(ask(&table, 1, 2, name)), ["10.0.1.50"], "{name}");
+        }
+        assert_eq!(four(ask(&table, 1, 2, "db")).len(), 3, "here and there under one alias");
+        let asker = table.asker(&blue, [10, 0, 1, 2].into()).unwrap();
+        assert_eq!(asker.name_of([10, 0, 1, 50].into()).as_deref(), Some("mail.blue"));
+        assert!(table.asker(&blue, [10, 0, 1, 50].into()).is_none());
+        assert_eq!(table.counts(), (3, 6));
+        table.set_far(&blue, &[far(51, "cache", &[])]);
+        assert_eq!(ask(&table, 1, 2, "mail"), Known::Elsewhere(Vec::new()));
+        assert_eq!(four(ask(&table, 1, 2, "cache")), ["10.0.1.51"]);
+        assert_eq!(four(ask(&table, 1, 2, "db")).len(), 2);
+        table.set_network(&network(1, "blue", &[]));
+        assert_eq!(
+            four(ask(&table, 1, 2, "cache")),
+            ["10.0.1.51"],
+            "what is said of the network is another matter"
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_in_use_here_is_the_one_here() {
+        let mut table = table();
+        let blue = Id([1; 32]);
+        table.set_far(&blue, &[far(2, "web", &["bank"]), far(52, "late", &["shop"])]);
+        assert_eq!(four(ask(&table, 1, 3, "web")), ["10.0.1.2"]);
+        assert_eq!(ask(&table, 1, 3, "bank"), Known::Elsewhere(Vec::new()));
+        // Another host has not said yet that it went from there.
+        table.set_endpoint(&blue, &endpoint(1, 52, "late", &[]));
+        assert_eq!(four(ask(&table, 1, 3, "late")), ["10.0.1.52"]);
+        assert_eq!(ask(&table, 1, 3, "shop"), Known::Elsewhere(Vec::new()));
+        table.set_far(&blue, &[]);
+        assert_eq!(four(ask(&table, 1, 3, "web")), ["10.0.1.2"]);
+        assert_eq!(four(ask(&table, 1, 3, "late")), ["10.0.1.52"]);
+    }
+
     #[test]
     fn the_default_network_has_no_names() {
         let mut table = table();
@@ -442,8 +556,24 @@ pub(super) mod tests {
     #[test]
     fn a_text_that_cannot_be_asked_for_is_no_name() {
         let long = "x".repeat(64);
-        for text in ["", "a b", "a\nb", "a,b", "/proc/1/ns/net", "pid:4", &long, "a..b", ".a", "ä"] {
-            assert!(!is_name(text), "{text:?}");
+        for text in [
+            "",
+            "a b",
+            "a\nb",
+            "a,b",
+            "/proc/1/ns/net",
+            "pid:4",
+            &long,
+            "a..b",
+            ".a",
+            "ä",
+            "LocalHost",
+            "0x7f",
+            "12",
+            "host-gateway",
+            "x.rnet.internal",
+        ] {
+            assert!(names_of(text, None, &[text.to_owned()]).is_empty(), "{text:?}");
         }
         let mut table = table();
         let mut record = endpoint(1, 9, "/proc/1/ns/net", &["fine"]);

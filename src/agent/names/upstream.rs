@@ -1,73 +1,117 @@
-//! Who is asked for names that nobody here has: the host's own resolvers, as they are now.
+//! Who is asked for names that nobody here has: the host's own resolvers, as they are now. The agent reads the host's
+//! file and says them, because the part that asks can open no file of the host.
 
 use std::{
+    cell::RefCell,
     fs,
-    io::Read as _,
+    io::{self, Read as _},
     net::IpAddr,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use crate::container::files;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
+    sync::oneshot,
+    task,
+    time::timeout,
+};
 
-/// How long what was read is taken to be true.
+use crate::{agent::wire, container::files};
+
+/// How long what was heard is taken to be true.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long a question waits for the agent; then those of before are asked.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// As many as glibc asks.
 const MOST: usize = 3;
 /// Nobody's file is longer, in bytes.
 const LONGEST: u64 = 1 << 20;
+/// Where the host's resolvers are.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The host's resolvers.
 #[derive(Debug)]
 pub struct Upstream {
-    path: PathBuf,
-    seen: Option<Seen>,
+    agent: RefCell<Option<BufReader<UnixStream>>>,
+    known: RefCell<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     looked: Option<Instant>,
     servers: Vec<IpAddr>,
     own: Vec<IpAddr>,
 }
 
-/// What a file was when it was read: another one under its name has another number.
-type Seen = (u64, u64, i64, i64, u64);
-
 impl Upstream {
-    /// Those that the file names.
+    /// Those that the agent says.
     #[must_use]
-    pub fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), seen: None, looked: None, servers: Vec::new(), own: Vec::new() }
+    pub fn of(agent: UnixStream) -> Self {
+        Self { agent: RefCell::new(Some(BufReader::new(agent))), known: RefCell::default() }
     }
 
     /// Addresses that are not asked, because who asks answers there.
-    pub fn set_own(&mut self, own: Vec<IpAddr>) {
-        self.own = own;
+    pub fn set_own(&self, own: Vec<IpAddr>) {
+        self.known.borrow_mut().own = own;
     }
 
-    /// Looks at the file where that was some time ago. Whether others are asked from now on.
-    pub fn is_changed(&mut self) -> bool {
-        if self.looked.is_some_and(|looked| looked.elapsed() < FRESH) {
-            return false;
-        }
-        self.looked = Some(Instant::now());
-        let seen = fs::metadata(&self.path).ok();
-        let seen = seen.map(|data| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), data.size()));
-        if seen == self.seen && seen.is_some() {
-            return false;
-        }
-        self.seen = seen;
-        let before = std::mem::take(&mut self.servers);
-        self.servers = read(&self.path);
-        self.servers != before
+    /// Asks the agent where that was some time ago. Whether others are asked from now on.
+    pub async fn is_changed(self: &Rc<Self>) -> bool {
+        let due = self.known.borrow().looked.is_none_or(|looked| looked.elapsed() >= FRESH);
+        // Where the agent was asked and has not answered, nobody waits for it twice.
+        let Some(agent) = due.then(|| self.agent.borrow_mut().take()).flatten() else { return false };
+        self.known.borrow_mut().looked = Some(Instant::now());
+        let (says, hears) = oneshot::channel();
+        let this = Rc::clone(self);
+        task::spawn_local(async move {
+            let _ = says.send(this.look(agent).await);
+        });
+        matches!(timeout(PATIENCE, hears).await, Ok(Ok(true)))
+    }
+
+    async fn look(&self, mut agent: BufReader<UnixStream>) -> bool {
+        // An agent that is gone takes this process with it.
+        let Ok(servers) = ask(&mut agent).await else { return false };
+        *self.agent.borrow_mut() = Some(agent);
+        let mut known = self.known.borrow_mut();
+        let changed = known.servers != servers;
+        known.servers = servers;
+        changed
     }
 
     /// Who is asked: those that are given, or the host's.
     #[must_use]
     pub fn servers(&self, given: &[IpAddr]) -> Vec<IpAddr> {
-        let list = if given.is_empty() { &self.servers } else { given };
-        list.iter().filter(|server| !self.own.contains(server)).take(MOST).copied().collect()
+        let known = self.known.borrow();
+        let list = if given.is_empty() { &known.servers } else { given };
+        list.iter().filter(|server| !known.own.contains(server)).take(MOST).copied().collect()
     }
 }
 
+async fn ask(agent: &mut BufReader<UnixStream>) -> io::Result<Vec<IpAddr>> {
+    agent.get_mut().write_all(b"\n").await?;
+    let mut line = Vec::new();
+    agent.take(wire::LONGEST_LINE as u64).read_until(b'\n', &mut line).await?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// The agent's side: says them again whenever it is asked, until nobody is there to ask.
+pub async fn tell(part: UnixStream) {
+    let mut part = BufReader::new(part);
+    let mut line = Vec::new();
+    while let Ok(1) = (&mut part).take(1).read_until(b'\n', &mut line).await {
+        line.clear();
+        let Ok(text) = wire::line(&read(Path::new(RESOLV_CONF))) else { return };
+        if part.get_mut().write_all(&text).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Those that a file names, as many as anybody could ask.
 fn read(path: &Path) -> Vec<IpAddr> {
     let mut text = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut text));
@@ -83,32 +127,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_replaced_is_read_again_and_ourselves_never_asked() {
-        let folder = std::env::temp_dir().join(format!("rnet-upstream-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("resolv.conf");
-        let mut upstream = Upstream::of(&path);
-        assert!(!upstream.is_changed());
-        assert_eq!(upstream.servers(&[]), Vec::<IpAddr>::new());
-        let replace = |text: &str| {
-            fs::write(folder.join("new"), text).unwrap();
-            fs::rename(folder.join("new"), &path).unwrap();
-        };
-        replace("nameserver 127.0.0.53\nnameserver 10.0.0.1\n");
-        upstream.looked = None;
-        assert!(upstream.is_changed());
-        upstream.set_own(vec![[10, 0, 0, 1].into()]);
-        assert_eq!(upstream.servers(&[]), [IpAddr::from([127, 0, 0, 53])]);
-        assert_eq!(upstream.servers(&[[9, 9, 9, 9].into()]), [IpAddr::from([9, 9, 9, 9])]);
-        assert!(!upstream.is_changed());
-        let many: String = (0..100).map(|n| format!("nameserver 10.0.1.{n}\n")).collect();
-        replace(&many);
-        upstream.looked = None;
-        assert!(upstream.is_changed());
-        assert_eq!(upstream.servers(&[]).len(), 3);
-        replace("");
-        upstream.looked = None;
-        assert!(upstream.is_changed() && upstream.servers(&[]).is_empty());
-        fs::remove_dir_all(&folder).unwrap();
+    fn what_the_agent_says_is_asked_and_ourselves_never() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        task::LocalSet::new().block_on(&runtime, async {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut agent = BufReader::new(theirs);
+            let upstream = Rc::new(Upstream::of(ours));
+            assert_eq!(upstream.servers(&[]), Vec::<IpAddr>::new());
+            for (said, changed, asked) in [
+                (r#"["127.0.0.53","10.0.0.1"]"#, true, vec![IpAddr::from([127, 0, 0, 53])]),
+                (r#"["127.0.0.53","10.0.0.1"]"#, false, vec![IpAddr::from([127, 0, 0, 53])]),
+                ("[]", true, vec![]),
+            ] {
+                upstream.known.borrow_mut().looked = None;
+                upstream.set_own(vec![[10, 0, 0, 1].into()]);
+                let answer = async {
+                    agent.read_line(&mut String::new()).await.unwrap();
+                    agent.get_mut().write_all(format!("{said}\n").as_bytes()).await.unwrap();
+                };
+                assert_eq!(tokio::join!(upstream.is_changed(), answer).0, changed, "{said}");
+                assert_eq!(upstream.servers(&[]), asked, "{said}");
+                assert!(!upstream.is_changed().await, "nobody is asked again so soon");
+            }
+            assert_eq!(upstream.servers(&[[9, 9, 9, 9].into()]), [IpAddr::from([9, 9, 9, 9])]);
+            // One that does not answer holds up nobody for long, and is asked no second time.
+            upstream.known.borrow_mut().looked = None;
+            assert!(!upstream.is_changed().await);
+            upstream.known.borrow_mut().looked = None;
+            assert!(!upstream.is_changed().await);
+        });
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_is_now() {
+        let path = std::env::temp_dir().join(format!("rnet-upstream-{}", std::process::id()));
+        assert_eq!(read(&path), Vec::<IpAddr>::new());
+        fs::write(&path, "nameserver 10.0.1.7\nsearch x\n").unwrap();
+        assert_eq!(read(&path), [IpAddr::from([10, 0, 1, 7])]);
+        fs::remove_file(&path).unwrap();
     }
 }

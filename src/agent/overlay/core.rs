@@ -10,7 +10,10 @@ use ipnetwork::IpNetwork;
 use rnetkit_drivers::{Id, Network, Peer, RemoteEndpoint, overlay};
 use serde_json::{Value, json};
 
-use super::client::Seen;
+use super::{
+    belief::{self, same_id, sound_host},
+    client::Seen,
+};
 use crate::{
     cluster::{
         End, Host, Key,
@@ -20,9 +23,8 @@ use crate::{
         store::{Store, Trouble},
     },
     error::{Error, shown},
-    ipam,
     kernel::Kernel,
-    store::{ClusterRecord, EndpointState},
+    store::{ClusterRecord, EndpointState, Far},
     verbs::{self, Rnet},
 };
 
@@ -43,6 +45,8 @@ pub struct Core<S: Store, K: Kernel> {
     ends: BTreeMap<Id, BTreeMap<(Id, Id), End>>,
     /// Peers as they were last placed, by network and host.
     placed: BTreeMap<Id, BTreeMap<Id, Peer>>,
+    /// Who was said to be on other hosts, by network.
+    named: BTreeMap<Id, Vec<Far>>,
     /// Networks whose record does not name all peers that were placed.
     unrecorded: BTreeSet<Id>,
     /// Networks that the cluster has no more, and this host still has.
@@ -70,6 +74,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             networks: BTreeMap::new(),
             ends: BTreeMap::new(),
             placed: BTreeMap::new(),
+            named: BTreeMap::new(),
             unrecorded: BTreeSet::new(),
             leaving: BTreeSet::new(),
             in_flight: BTreeMap::new(),
@@ -231,10 +236,16 @@ impl<S: Store, K: Kernel> Core<S, K> {
         };
         let Some(network) = known else {
             self.placed.remove(id);
+            self.named.remove(id);
             self.unrecorded.remove(id);
             return;
         };
-        let wanted = self.peers(&network);
+        let believed = match self.ends.get(id) {
+            Some(ends) => belief::believed(&network, &self.cluster.me, &self.hosts, ends),
+            None => Vec::new(),
+        };
+        let wanted = belief::peers(&believed);
+        let far = belief::names(&believed);
         let placed = match self.placed.remove(id) {
             Some(before) if before == wanted => Ok(()),
             Some(before) => {
@@ -251,7 +262,10 @@ impl<S: Store, K: Kernel> Core<S, K> {
             }
         };
         match placed {
-            Ok(()) => drop(self.placed.insert(*id, wanted)),
+            Ok(()) => {
+                self.placed.insert(*id, wanted);
+                self.tell_names(&network, far);
+            }
             Err(error) => {
                 tracing::warn!("network {}: {error}", network.name);
                 self.trouble = Some(error.to_string());
@@ -259,39 +273,15 @@ impl<S: Store, K: Kernel> Core<S, K> {
         }
     }
 
-    /// What other hosts have of a network, as far as it can be believed.
-    fn peers(&self, network: &Network) -> BTreeMap<Id, Peer> {
-        let mut peers: BTreeMap<Id, Peer> = BTreeMap::new();
-        let mut seen: HashSet<IpAddr> = HashSet::new();
-        let Some(ends) = self.ends.get(&network.id) else { return peers };
-        let own = ends.iter().filter(|((host, _), _)| *host == self.cluster.me.id);
-        seen.extend(own.flat_map(|(_, end)| end.addresses.iter().copied()));
-        for ((host, id), end) in ends {
-            if *host == self.cluster.me.id {
-                continue;
-            }
-            let Some(known) = self.hosts.get(host).filter(|known| !known.fenced) else { continue };
-            if known.address.is_ipv6() != self.cluster.me.address.is_ipv6()
-                || known.address == self.cluster.me.address
-            {
-                tracing::warn!("host {} is not reached by address {}", shown(&known.name), known.address);
-                continue;
-            }
-            let doubtful = end.addresses.iter().find_map(|address| doubt(network, *address, &seen));
-            if let Some(reason) = doubtful {
-                tracing::warn!(
-                    "endpoint {} of host {} on network {}: {reason}",
-                    id.short(),
-                    shown(&known.name),
-                    network.name
-                );
-                continue;
-            }
-            seen.extend(end.addresses.iter().copied());
-            let peer = peers.entry(*host).or_insert(Peer { address: known.address, endpoints: Vec::new() });
-            peer.endpoints.push(RemoteEndpoint { mac: end.mac, addresses: end.addresses.clone() });
+    /// Whoever can be reached on other hosts can be asked for, too.
+    fn tell_names(&mut self, network: &Network, far: Vec<Far>) {
+        if self.named.get(&network.id).is_some_and(|named| *named == far) {
+            return;
         }
-        peers
+        match self.rnet.store().set_far_names(network, &far) {
+            Ok(()) => drop(self.named.insert(network.id, far)),
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     /// Records what was placed, and forgets what the cluster forgot.
@@ -329,6 +319,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             return;
         }
         self.placed.clear();
+        self.named.clear();
         let all: Vec<Id> = self.networks.keys().copied().collect();
         all.iter().for_each(|id| self.place(id));
     }
@@ -565,38 +556,12 @@ fn end_of(state: &EndpointState) -> End {
     let endpoint = &state.endpoint;
     End {
         id: endpoint.id,
+        container: Some(endpoint.container.id),
         name: endpoint.container.name.clone(),
         mac: endpoint.mac,
         addresses: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
         aliases: endpoint.aliases.clone(),
     }
-}
-
-/// A host whose record is its own, and whose address can be a host's.
-fn sound_host(id: &Id, host: Host) -> Result<Host, String> {
-    let address = host.address;
-    if host.id != *id {
-        return Err("it is of another host than its key".to_owned());
-    }
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-        return Err(format!("{address} is no address of a host"));
-    }
-    Ok(host)
-}
-
-fn same_id(id: &Id, network: Network) -> Result<Network, String> {
-    if network.id == *id { Ok(network) } else { Err("it is of another network than its key".to_owned()) }
-}
-
-/// Why an address cannot be an endpoint's.
-fn doubt(network: &Network, address: IpAddr, seen: &HashSet<IpAddr>) -> Option<String> {
-    let Some(pool) = network.pools.iter().find(|pool| pool.subnet.contains(address)) else {
-        return Some(format!("{address} is in no subnet of the network"));
-    };
-    if seen.contains(&address) {
-        return Some(format!("{address} is another's"));
-    }
-    ipam::reserved(pool, address).map(|reason| format!("{address}: {reason}"))
 }
 
 /// What has to go and what has to come, host by host, without what stays.

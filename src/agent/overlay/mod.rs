@@ -5,6 +5,7 @@
 //! Of one event: the host is believed, its endpoint is placed behind the tunnel, and announced last; what goes, goes in
 //! reverse. An endpoint of this host is told to others when it works.
 
+mod belief;
 mod client;
 mod core;
 
@@ -42,6 +43,7 @@ pub static PART: Part = Part {
     name: NAME,
     needs: CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_ADMIN).union(CapabilitySet::NET_RAW),
     is_wanted: cluster::is_shared,
+    without: "containers of other hosts are not reached",
     is_always: |config| config.store.is_some(),
     run: |inside| -> Running { Box::pin(run(inside)) },
 };

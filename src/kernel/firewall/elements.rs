@@ -122,6 +122,7 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
             vec![Element { key_end, ..Element::in_set(INET, set, key) }]
         }
         Member::Talking { link } => vec![inet("talking", pair(link))],
+        Member::Routed { link } => vec![inet("routed", alone(link))],
         Member::Internal { link } => vec![inet("internal", alone(link))],
         Member::Named { link } => vec![inet("named", alone(link))],
         Member::Masquerade { link, family: Family::Ipv4 } => vec![inet("masquerade4", alone(link))],

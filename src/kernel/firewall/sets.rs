@@ -93,11 +93,12 @@ use Kept::{Exactly, ForAWhile, InRanges};
 use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict, Vni};
 
 /// All of them.
-pub(super) static ALL: [Set; 53] = [
+pub(super) static ALL: [Set; 54] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
     set(INET, "talking", &[Interface, Interface]),
+    set(INET, "routed", &[Interface]),
     set(INET, "internal", &[Interface]),
     set(INET, "named", &[Interface]),
     set(INET, "masquerade4", &[Interface]),

@@ -433,8 +433,10 @@ fn foreign(rule: Rule, key: Meta) -> Rule {
     rule.meta(key, R0).mask(R0, &0xffff_0000u32.to_ne_bytes()).compare(R0, false, &ours)
 }
 
-/// Between interfaces: containers are reached by replies, by neighbours, and on published ports.
+/// Between interfaces: containers are reached by replies, by neighbours, and on published ports. Replies first, whoever's
+/// they are: nearly all packets are, and what no rule let begin has none.
 fn forward(add: Add<'_>) {
+    add("forward", Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
     add("forward", Rule::new("to containers").to(true, "bridges").jump("to_containers"));
     add("forward", Rule::new("out of containers").from(true, "bridges").jump("out_of_containers"));
     let stranger = Rule::new("rnet made this host a router for its own networks only");
@@ -442,8 +444,13 @@ fn forward(add: Add<'_>) {
     add("forward", foreign(foreign(stranger, Meta::Iifgroup), Meta::Oifgroup).drop());
 
     let to = "to_containers";
-    add(to, Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
     add(to, Rule::new("neighbours").between("talking").accept());
+    for (ipv6, set) in [(false, "within4"), (true, "within6")] {
+        let words = Words::of(ipv6);
+        let rule = Rule::new("neighbours on links of their own").family(ipv6);
+        let rule = rule.from(true, "routed").to(true, "routed").load(words.source, R0);
+        add(to, rule.load(words.destination, R0 + words.registers).member(R0, true, set).accept());
+    }
     for (ipv6, set) in [(false, "within4"), (true, "within6")] {
         // The set holds pairs of addresses of one network; an address beside itself tells whether it is in any.
         let words = Words::of(ipv6);
@@ -469,9 +476,8 @@ fn forward(add: Add<'_>) {
     }
     add(to, Rule::new("everything else").drop());
 
-    let out = "out_of_containers";
-    add(out, Rule::new("replies").connection(CT_STATE, ESTABLISHED_OR_RELATED).accept());
-    add(out, Rule::new("no way out of an internal network").from(true, "internal").drop());
+    let out = Rule::new("no way out of an internal network");
+    add("out_of_containers", out.from(true, "internal").drop());
 }
 
 /// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks reach
@@ -505,10 +511,9 @@ fn names(add: Add<'_>, chain: &'static str) {
 /// What is for the port of names, at the host's address on the bridge that it comes from.
 fn name_port(ipv6: bool, home: &'static str, protocol: u8) -> Rule {
     const NAMES: u16 = 53;
-    let rule = Rule::new("names").family(ipv6).from(true, "named");
-    let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
+    let rule = Rule::new("names").family(ipv6).meta(Meta::L4proto, R0).compare(R0, true, &[protocol]);
     let rule = rule.load(field::DESTINATION_PORT, R0).compare(R0, true, &NAMES.to_be_bytes());
-    let rule = rule.meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
+    let rule = rule.from(true, "named").meta(Meta::Iifname, R0).load(Words::of(ipv6).destination, R0 + 4);
     rule.member(R0, true, home)
 }
 
@@ -549,21 +554,22 @@ fn ports(add: Add<'_>) {
         let rule = Rule::new("no tags: a container is in one network").load(field::FRAME_KIND, R0);
         add("spoof", rule.compare(R0, true, &tag).drop());
     }
-    add("spoof", source_mac(protocol("no ARP for others", &ARP), field::ARP_SENDER_MAC).drop());
-    for (comment, kind, field) in [
-        ("no ARP for others", &ARP, field::ARP_SENDER_IP),
-        ("its own IPv4 address only", &IP4, field::IP4_SOURCE),
-    ] {
+    let own4 = |comment, kind: &[u8; 2], field| {
         let rule = protocol(comment, kind).meta(Meta::Iifname, R0).load(field, R0 + 4);
-        add("spoof", rule.member(R0, false, "port_ip4").drop());
-    }
-    add("spoof", protocol("", &ARP).accept());
-    for (kind, port) in [(&IP4, DHCP_SERVER), (&IP6, DHCP6_SERVER)] {
+        rule.member(R0, false, "port_ip4").drop()
+    };
+    let from_port = |kind, port: u16| {
         let rule = protocol("a container hands out no addresses", kind).meta(Meta::L4proto, R0);
         let rule = rule.compare(R0, true, &[UDP]).load(field::SOURCE_PORT, R0);
-        add("spoof", rule.compare(R0, true, &port.to_be_bytes()).drop());
-    }
+        rule.compare(R0, true, &port.to_be_bytes()).drop()
+    };
+    add("spoof", own4("its own IPv4 address only", &IP4, field::IP4_SOURCE));
+    add("spoof", from_port(&IP4, DHCP_SERVER));
     add("spoof", protocol("", &IP4).accept());
+    add("spoof", source_mac(protocol("no ARP for others", &ARP), field::ARP_SENDER_MAC).drop());
+    add("spoof", own4("no ARP for others", &ARP, field::ARP_SENDER_IP));
+    add("spoof", protocol("", &ARP).accept());
+    add("spoof", from_port(&IP6, DHCP6_SERVER));
     neighbour_discovery(add, &|comment| protocol(comment, &IP6));
     let rule =
         protocol("its own IPv6 address only", &IP6).meta(Meta::Iifname, R0).load(field::IP6_SOURCE, R0 + 4);

@@ -44,6 +44,9 @@ pub(super) mod message {
     pub(in super::super) const NEW_ELEMENT: u16 = 12;
     pub(in super::super) const GET_ELEMENT: u16 = 13;
     pub(in super::super) const DELETE_ELEMENT: u16 = 14;
+    /// What the kernel is not done with when it answers.
+    pub(in super::super) const DELETIONS: [u16; 5] =
+        [DELETE_TABLE, DELETE_CHAIN, DELETE_RULE, DELETE_SET, DELETE_ELEMENT];
 }
 
 const NLA_F_NESTED: u16 = 0x8000;
@@ -170,13 +173,23 @@ pub(in super::super) enum Outcome {
     Unknown,
 }
 
-/// A socket to nf_tables.
-pub(in super::super) struct Nft(Channel);
+/// A socket to nf_tables, and whether closing it would wait until the kernel is done with what was deleted.
+pub(in super::super) struct Nft(Channel, bool);
 
 impl Nft {
     /// Opens one in the calling thread's namespace.
     pub(in super::super) fn open() -> Result<Self, Refusal> {
-        Channel::open(NETLINK_NETFILTER).map(Self)
+        Channel::open(NETLINK_NETFILTER).map(|channel| Self(channel, false))
+    }
+
+    /// Whether closing it would wait.
+    pub(in super::super) fn waits_at_its_end(&self) -> bool {
+        self.1
+    }
+
+    /// Another process closes it, later.
+    pub(in super::super) fn is_held_by_another(&mut self) {
+        self.1 = false;
     }
 
     /// Runs a batch; on refusal says on whose behalf the refused message was.
@@ -203,6 +216,7 @@ impl Nft {
         let rejected = |outcome| move |refusal| Rejected { owner: owner(1), refusal, outcome };
         self.make_room(buffer.len()).map_err(rejected(Outcome::Undone))?;
         self.0.send(&buffer).map_err(rejected(Outcome::Undone))?;
+        self.1 |= batch.messages.iter().any(|message| message::DELETIONS.contains(&message.0));
         let mut first: Option<(u32, Refusal)> = None;
         loop {
             let done = self.0.receive(|answer| {

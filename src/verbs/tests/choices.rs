@@ -384,7 +384,7 @@ fn a_bridge_has_room_for_1023_containers() {
     for number in 0..1023 {
         let veth = rnetkit_drivers::Resource::Veth {
             name: format!("v{number}").parse().unwrap(),
-            bridge: bridge.clone(),
+            bridge: Some(bridge.clone()),
             peer: "eth0".parse().unwrap(),
             mac: "02:00:00:00:00:01".parse().unwrap(),
             mtu: 1500,
@@ -447,7 +447,7 @@ fn what_cannot_be_created_is_refused_and_changes_nothing() {
         (create(&id, &[]), format!("invalid network name \"{id}\": it has the form of an id")),
         (
             with(&|wanted| wanted.driver = "overlay9".to_owned()),
-            "driver overlay9 not found; there are bridge, host, null, overlay".to_owned(),
+            "driver overlay9 not found; there are bridge, host, ipvlan, macvlan, null, overlay, ptp".to_owned(),
         ),
         (
             with(&|wanted| wanted.driver = "host".to_owned()),

@@ -1,0 +1,60 @@
+//! `macvlan`: containers are on the LAN of one of the host's interfaces themselves, each with a hardware address of its
+//! own. The host itself does not reach them over that interface, and has no ports for them.
+
+use alloc::vec::Vec;
+
+use crate::{
+    Abilities, BadOption, Driver, Endpoint, Network, Resource, bridge,
+    bridge::EndpointSettings,
+    child::{MacvlanMode, Settings, Sharing},
+    options::{Known, Options},
+};
+
+static OPTIONS: [Known; 4] = [
+    Known { long: "parent", short: "parent" },
+    Known { long: "macvlan_mode", short: "mode" },
+    Known { long: "com.docker.network.driver.mtu", short: "mtu" },
+    Known { long: "com.docker.network.container_iface_prefix", short: "iface-prefix" },
+];
+
+/// The driver.
+pub(crate) struct Macvlan;
+
+fn settings(network: &Network) -> Result<Settings, BadOption> {
+    let options = Options::read("macvlan", &OPTIONS, &network.options)?;
+    let mode = match options.text("mode").unwrap_or("bridge") {
+        "bridge" => MacvlanMode::Bridge,
+        "private" => MacvlanMode::Private,
+        "vepa" => MacvlanMode::Vepa,
+        "passthru" => MacvlanMode::Passthru,
+        _ => return Err(options.bad("mode", "it must be bridge, private, vepa or passthru")),
+    };
+    Settings::read(&options, network, Sharing::Macvlan(mode))
+}
+
+impl Driver for Macvlan {
+    fn name(&self) -> &'static str {
+        "macvlan"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { creatable: true, connectable: true, addresses: true, lan: true }
+    }
+
+    fn check(&self, network: &Network) -> Result<(), BadOption> {
+        settings(network).map(drop)
+    }
+
+    fn settings(&self, network: &Network) -> Result<bridge::Settings, BadOption> {
+        settings(network).map(|settings| settings.as_bridge())
+    }
+
+    fn network(&self, network: &Network) -> Result<Vec<Resource>, BadOption> {
+        settings(network).map(|settings| settings.network())
+    }
+
+    fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
+        EndpointSettings::without_limits("macvlan", endpoint)?;
+        Ok(settings(network)?.endpoint(network, endpoint))
+    }
+}
