@@ -245,9 +245,19 @@ pub fn exchange(socket: &UdpSocket, bytes: &[u8], time: Duration, again: Duratio
         let left = end.saturating_duration_since(std::time::Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(left.min(again)))?;
         socket.send(bytes)?;
-        match socket.recv(&mut buffer) {
+        match heard(socket, &mut buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock && std::time::Instant::now() < end => {}
             count => return Ok(buffer[..count?].to_vec()),
+        }
+    }
+}
+
+/// One datagram. A machine that is frozen and thawed interrupts what waits with a time limit: signal(7).
+pub fn heard(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            count => return count,
         }
     }
 }

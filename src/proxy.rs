@@ -122,6 +122,8 @@ fn answer(container: &UdpSocket, host: &UdpSocket, client: SocketAddr) {
             Ok(length) => drop(host.send_to(&datagram[..length], client)),
             // Nobody listens there: somebody may when the client tries again.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            // Stopped and continued: signal(7).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
     }

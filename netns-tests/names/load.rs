@@ -20,6 +20,7 @@ use crate::{
     command,
     harness::tests,
     lab::{Lab, Place, use_resolver},
+    traffic,
 };
 
 tests! {
@@ -73,7 +74,7 @@ fn times_while(asker: &Asker<'_>, again: Duration, mut work: impl FnMut()) -> Ti
             let began = Instant::now();
             let answered = || {
                 socket.send(&question).expect("sent");
-                socket.recv(&mut [0; 600]).is_ok()
+                traffic::heard(&socket, &mut [0; 600]).is_ok()
             };
             while !answered() {
                 assert!(began.elapsed() < PATIENCE, "no answer");
@@ -220,7 +221,7 @@ impl Asking {
             while let Ok(id) = hears.recv() {
                 waiting.insert(id);
                 while !waiting.is_empty() {
-                    let Ok(length) = ears.recv(&mut buffer) else { return count };
+                    let Ok(length) = traffic::heard(&ears, &mut buffer) else { return count };
                     assert_eq!(said(&buffer[..length]), "NOERROR 10.90.0.2");
                     let id = u16::from_be_bytes([buffer[0], buffer[1]]);
                     while !waiting.contains(&id) {

@@ -14,6 +14,7 @@ use crate::{
     command::{Output, Running},
     harness::tests,
     lab::{Lab, Place},
+    traffic,
 };
 
 tests!(
@@ -254,7 +255,7 @@ impl Pinging {
             let (mut sent, mut lost) = (0, 0);
             while !told.load(std::sync::atomic::Ordering::Relaxed) {
                 sent += 1;
-                let answered = socket.send(b"hello").is_ok() && socket.recv(&mut [0; 64]).is_ok();
+                let answered = socket.send(b"hello").is_ok() && traffic::heard(&socket, &mut [0; 64]).is_ok();
                 lost += u32::from(!answered);
                 std::thread::sleep(Duration::from_millis(2));
             }
