@@ -9,10 +9,34 @@ use crate::{
 };
 
 tests! {
+    a_crowded_machine_is_told_what_a_container_may_as_any_other,
     an_exhausted_subnet_says_how_many_addresses_are_in_use,
     a_full_bridge_is_repaired_at_once_and_its_1024th_port_refused_before_anything_is_made,
     a_hundred_endpoints_go_with_their_network,
     networks_run_out_of_default_pools_with_a_clear_error,
+}
+
+/// Where there are many links, in whatever namespaces, switches are written through an instance of procfs of their own; and
+/// through the usual one where that is refused.
+fn a_crowded_machine_is_told_what_a_container_may_as_any_other(lab: &Lab) {
+    lab.namespace("elsewhere");
+    let links = "for i in $(seq 150); do echo link add a$i group 7 type veth peer name b$i; done | ip -n elsewhere -b -";
+    lab.sh(links).ok();
+    lab.rn("network create --subnet 10.71.0.0/24 blue").ok();
+    let refused = ["-e", "inject=fsopen:error=EPERM"];
+    for (name, inject, apart) in [("one", &[][..], true), ("two", &refused[..], false)] {
+        let place = lab.namespace(name);
+        let options = [&["-e", "trace=fsopen,openat"], inject].concat();
+        lab.strace(&options, &["network", "connect", "blue", name]).ok();
+        let trace = std::fs::read_to_string("/run/lab/strace").expect("a trace");
+        assert!(trace.contains("fsopen(\"proc\""), "{trace}");
+        assert_ne!(trace.contains("\"/proc/sys/net/ipv6/conf/eth0/disable_ipv6\""), apart, "{trace}");
+        let off = place.inside(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/disable_ipv6"));
+        assert_eq!(off.expect("a switch"), "1\n");
+    }
+    lab.audit("blue");
+    lab.rn("network rm -f blue").ok();
+    lab.sh("ip -n elsewhere link del group 7").ok();
 }
 
 fn an_exhausted_subnet_says_how_many_addresses_are_in_use(lab: &Lab) {
