@@ -186,7 +186,7 @@ pub(crate) struct CniInstall {
 pub(crate) struct Create {
     /// The network's name
     pub(crate) name: String,
-    /// The driver: bridge or overlay
+    /// The driver: bridge, overlay, ptp, macvlan or ipvlan
     #[arg(short, long, default_value = "bridge", value_name = "NAME")]
     pub(crate) driver: String,
     /// A subnet; once a family

@@ -19,6 +19,7 @@ pub(super) enum Meta {
     L4proto = 16,
     Iifgroup = 21,
     Oifgroup = 22,
+    Iifkind = 26,
 }
 
 /// Where a header begins (`NFT_PAYLOAD_*_HEADER`).
@@ -243,6 +244,19 @@ impl Rule {
             a.number(1, R0).number(2, 3).number(3, 2);
         });
         rule.compare(R0, true, &2u32.to_ne_bytes())
+    }
+
+    /// Goes on if no route leads from here back to the source by the way the packet came (`NFT_FIB_F_SADDR`,
+    /// `NFT_FIB_F_IIF`, `NFT_FIB_F_PRESENT`, `NFT_FIB_RESULT_OIF`).
+    pub(super) fn foreign_source(self, register: u32) -> Self {
+        const SADDR: u32 = 1 << 0;
+        const IIF: u32 = 1 << 3;
+        const PRESENT: u32 = 1 << 5;
+        const OIF: u32 = 1;
+        let rule = self.expression("fib", |a| {
+            a.number(1, register).number(2, OIF).number(3, SADDR | IIF | PRESENT);
+        });
+        rule.compare(register, true, &[0; 4])
     }
 
     /// Goes on if a socket of the host waits for the packet at that very address, and not at all of them

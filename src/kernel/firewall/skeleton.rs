@@ -187,6 +187,11 @@ fn untracked(add: Add<'_>) {
         let rule = Rule::new("no loopback address from a container").family(true).load(side, R0);
         add("from_containers", rule.compare(R0, true, &LOOPBACK6).drop());
     }
+    // What `rp_filter` is to IPv4. A link-local address goes no further than its link.
+    let rule = Rule::new("its own IPv6 address only, where a link is its own").family(true);
+    let rule = rule.meta(Meta::Iifkind, R0).compare(R0, true, VETH).load(field::IP6_SOURCE, R0);
+    let rule = rule.mask(R0, &first_bytes([0xff, 0xc0])).compare(R0, false, &first_bytes([0xfe, 0x80]));
+    add("from_containers", rule.foreign_source(R0).drop());
     for ipv6 in [false, true] {
         let words = Words::of(ipv6);
         for (number, checksum) in TRANSPORTS {
@@ -251,6 +256,14 @@ fn flow(rule: Rule, words: &Words, protocol: u8) -> Rule {
 }
 
 const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
+/// The kind of a link that leads to one container (`IFNAMSIZ` bytes).
+const VETH: &[u8; 16] = b"veth\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// An IPv6 address that begins so.
+const fn first_bytes([first, second]: [u8; 2]) -> [u8; 16] {
+    [first, second, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// What differs between the families: fields, names, and how many registers an address takes.
