@@ -1,0 +1,275 @@
+//! Overlay networks that hosts share by a store: how long it takes from a write into etcd until the kernels of ten hosts
+//! have it. As root: `cargo bench --bench overlay`, with `-- --quick` for a run under a minute.
+//!
+//! Hosts are network namespaces on one underlay, each with its own agent and directories; all of them and a real etcd,
+//! which keeps its data in memory, share this machine's processors. The clock starts before the write is sent, so the
+//! store's own time is in, and stops for each host when its kernel announces the neighbour entry, the last that is made.
+
+#[allow(dead_code)]
+#[path = "attach/lab.rs"]
+mod lab;
+#[allow(dead_code)]
+#[path = "ports/traffic.rs"]
+mod traffic;
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lab::{Done, Lab};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rnet::{
+    cluster::{
+        End, Host, Keys,
+        etcd::{Address, Etcd},
+        operations::{Cluster, Refused, Wish},
+    },
+    verbs::new_id,
+};
+use rnetkit_drivers::MacAddress;
+use rustix::process::{Pid, Signal, kill_process};
+
+const HOSTS: usize = 10;
+const STORE: &str = "etcd://198.51.100.254:2379/bench";
+/// In milliseconds: the median, and what 99 of 100 stay below.
+const GOALS: [f64; 2] = [5.0, 30.0];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if !words.iter().any(|word| word == "--bench") {
+        eprintln!("overlay: this is a measurement, not a test: cargo bench --bench overlay");
+        return ExitCode::SUCCESS;
+    }
+    let rounds = if words.iter().any(|word| word == "--quick") { 100 } else { 500 };
+    match bench(rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overlay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(rounds: usize) -> Done {
+    let rnet = build(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    let lab = Lab::open(2 * HOSTS, move || Machines::start(&rnet))?;
+    let mut times = lab.ask(move |machines| machines.latencies(rounds))?;
+    times.sort_by(f64::total_cmp);
+    println!(
+        "| from the write into etcd to the kernels of {HOSTS} hosts, {rounds} writes | goal | measured |"
+    );
+    println!("|---|---|---|");
+    for (figure, part, goal) in [("median", 0.5, GOALS[0]), ("p99", 0.99, GOALS[1])] {
+        println!("| {figure} | {goal} ms | {:.1} ms |", times[((times.len() - 1) as f64 * part) as usize]);
+    }
+    Ok(())
+}
+
+/// The command as it is shipped.
+fn build(root: &Path) -> Done<PathBuf> {
+    eprintln!("building target/release/rnet");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    lab::run(Command::new(cargo).current_dir(root).args(["build", "--release", "--bin", "rnet"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("release/rnet"))
+}
+
+/// The store, the hosts, and what runs on them.
+struct Machines {
+    rnet: PathBuf,
+    running: Vec<Child>,
+}
+
+/// The agents end before the store.
+impl Drop for Machines {
+    fn drop(&mut self) {
+        for child in self.running.iter_mut().rev() {
+            let _ = Pid::from_raw(child.id().cast_signed()).map(|pid| kill_process(pid, Signal::TERM));
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Machines {
+    fn start(rnet: &Path) -> Done<Self> {
+        let mut machines = Self { rnet: rnet.to_owned(), running: Vec::new() };
+        ip("link add underlay type bridge mcast_snooping 0")?;
+        ip("address add 198.51.100.254/24 dev underlay")?;
+        ip("link set underlay up")?;
+        let mut etcd = Command::new("etcd");
+        etcd.args(["--data-dir", "/run/etcd", "--listen-client-urls", "http://198.51.100.254:2379"])
+            .args(["--advertise-client-urls", "http://198.51.100.254:2379"])
+            .args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap", "--log-level", "error"]);
+        machines.keep(&mut etcd)?;
+        for number in 1..=HOSTS {
+            ip(&format!("link add h{number} type veth peer name eth0 netns c{number}"))?;
+            ip(&format!("link set h{number} master underlay up"))?;
+            ip(&format!("-n c{number} address add 198.51.100.{number}/24 dev eth0"))?;
+            ip(&format!("-n c{number} link set lo up"))?;
+            ip(&format!("-n c{number} link set eth0 up"))?;
+            ip(&format!("-n c{number} route add default via 198.51.100.254"))?;
+            let mut agent = machines.command(number, "agent --foreground");
+            agent.env("RNET_STORE", STORE).env("RNET_HOST_ADDRESS", format!("198.51.100.{number}"));
+            let agent = traffic::inside(&lab::netns(number), move || quiet(&mut agent).spawn())?;
+            machines.running.push(agent.map_err(|error| format!("an agent: {error}"))?);
+        }
+        for number in 1..=HOSTS {
+            machines.until(number, "host ls -q", |said| said.lines().count() == HOSTS)?;
+        }
+        machines.on(1, "network create -d overlay --subnet 10.9.0.0/16 ov")?;
+        for number in 1..=HOSTS {
+            machines.until(number, "network inspect ov", |_| true)?;
+            machines.on(number, &format!("network connect ov c{}", HOSTS + number))?;
+        }
+        Ok(machines)
+    }
+
+    fn keep(&mut self, command: &mut Command) -> Done {
+        let child = quiet(command).spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        self.running.push(child);
+        Ok(())
+    }
+
+    fn command(&self, host: usize, line: &str) -> Command {
+        let mut command = Command::new(&self.rnet);
+        command.args(line.split(' ')).env("RNET_ROOT", format!("/run/h{host}/root"));
+        command.env("RNET_RUN", format!("/run/h{host}/run")).env("RNET_HOST_NAME", format!("h{host}"));
+        command
+    }
+
+    fn on(&self, host: usize, line: &str) -> Done<String> {
+        let mut command = self.command(host, line);
+        traffic::inside(&lab::netns(host), move || lab::run(&mut command))?
+    }
+
+    fn until(&self, host: usize, line: &str, is: impl Fn(&str) -> bool) -> Done {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let said = self.on(host, line);
+            if said.as_deref().is_ok_and(&is) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(format!("{line} on h{host} never said what it must: {said:?}"));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Milliseconds from a write to each host's kernel, for each write and host.
+    fn latencies(&self, rounds: usize) -> Done<Vec<f64>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let (says, hears) = channel();
+        for host in 1..=HOSTS {
+            listen(host, says.clone())?;
+        }
+        let id = new_id().map_err(|error| error.to_string())?;
+        let address = IpAddr::from([198, 51, 100, 200]);
+        let me = Host { id, name: "writer".to_owned(), address, mtu: 1500, generation: 1, fenced: false };
+        let store: Address = STORE.parse().map_err(|error| format!("{STORE}: {error}"))?;
+        let keys = Keys::below(&store.prefix);
+        let mut cluster = Cluster::new(Etcd::new(store, None), keys, me);
+        runtime.block_on(async {
+            cluster.register().await.map_err(|refused| format!("{refused:?}"))?;
+            let mut all = Vec::new();
+            for round in 0..rounds {
+                eprint!("\rlatency: write {} of {rounds}", round + 1);
+                all.extend(write(&mut cluster, &hears).await?);
+                // What the hosts do afterwards is in nobody's time.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            eprintln!();
+            Ok(all)
+        })
+    }
+}
+
+/// An endpoint comes, all hosts hear of it, and it goes.
+async fn write(cluster: &mut Cluster<Etcd>, hears: &Receiver<Heard>) -> Done<Vec<f64>> {
+    let failed = |refused: Refused| format!("{refused:?}");
+    cluster.keep_alive().await.map_err(failed)?;
+    let networks = cluster.networks().await.map_err(|trouble| trouble.to_string())?;
+    let network = networks.first().ok_or("there is no network")?.clone();
+    let id = new_id().map_err(|error| error.to_string())?;
+    let wish = Wish { endpoint: id, name: "far".to_owned(), asked: Vec::new() };
+    let addresses = cluster.reserve(&network, &wish).await.map_err(failed)?;
+    let Some(IpAddr::V4(address)) = addresses.first().copied() else { return Err("no address".to_owned()) };
+    let [a, b, c, d] = address.octets();
+    let mac = MacAddress([2, 0x42, a, b, c, d]);
+    let end = End { id, container: None, name: wish.name, mac, addresses, aliases: Vec::new() };
+    let start = Instant::now();
+    cluster.publish(&network.id, &end).await.map_err(failed)?;
+    let mut seen: Vec<Option<f64>> = vec![None; HOSTS];
+    while seen.iter().any(Option::is_none) {
+        let heard = hears.recv_timeout(Duration::from_secs(10)).map_err(|_| "a host never had the entry")?;
+        if heard.address == address {
+            let time = heard.at.duration_since(start).as_secs_f64() * 1000.0;
+            seen[heard.host - 1].get_or_insert(time);
+        }
+    }
+    cluster.withdraw(&network.id, &id).await.map_err(failed)?;
+    Ok(seen.into_iter().flatten().collect())
+}
+
+/// A neighbour that a host's kernel has now.
+struct Heard {
+    host: usize,
+    address: Ipv4Addr,
+    at: Instant,
+}
+
+/// Has a thread hear what the kernel announces in the only sandbox of a host.
+fn listen(host: usize, says: Sender<Heard>) -> Done {
+    const NEIGHBOURS: u32 = 1 << 2;
+    let folder = format!("/run/h{host}/run/netns");
+    let list = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+    let sandbox = list.flatten().next().ok_or_else(|| format!("no sandbox in {folder}"))?.path();
+    let socket = traffic::inside(&sandbox.display().to_string(), || {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, NEIGHBOURS))?;
+        Ok::<_, std::io::Error>(socket)
+    })?
+    .map_err(|error| error.to_string())?;
+    thread::spawn(move || {
+        while let Ok((message, _)) = socket.recv_from_full() {
+            let at = Instant::now();
+            if let Some(address) = neighbour(&message)
+                && says.send(Heard { host, address, at }).is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The IPv4 address of an `RTM_NEWNEIGH`: its type after the length, its family after the header, then attributes.
+fn neighbour(message: &[u8]) -> Option<Ipv4Addr> {
+    const NEW: [u8; 2] = 28u16.to_ne_bytes();
+    const INET: u8 = 2;
+    let mut rest = message.get(28..).filter(|_| message[4..6] == NEW && message[16] == INET)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
+        let value = rest.get(4..length)?;
+        if kind == 1 {
+            return value.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes));
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn quiet(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
+fn ip(line: &str) -> Done {
+    lab::run(Command::new("/usr/sbin/ip").args(line.split(' '))).map(drop)
+}
