@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn bench(size: &Size, quick: bool) -> Done {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let [rnet, floor] = build(root)?;
+    let [rnet, floor] = lab::build()?;
     let (contenders, launcher) = (open(size, &rnet, &floor)?, launcher(&floor, size.samples)?);
     let mut results = Results::new(size.populations, size.samples, launcher);
     results.programs = contenders[0].lab()?.ask(|rnet| rnet.programs(1))?;
@@ -80,22 +80,6 @@ fn bench(size: &Size, quick: bool) -> Done {
         write(root.join("benches/attach.svg"), plot::svg(&results))?;
     }
     Ok(())
-}
-
-/// The command and the floor as they are shipped: static release builds.
-fn build(root: &Path) -> Done<[PathBuf; 2]> {
-    eprintln!("building target/release/rnet and the floor");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    lab::run(Command::new(cargo).current_dir(root).args([
-        "build",
-        "--release",
-        "--bin",
-        "rnet",
-        "--example",
-        "floor",
-    ]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok([target.join("release/rnet"), target.join("release/examples/floor")])
 }
 
 type AnyLab = Lab<Box<dyn Contender>>;

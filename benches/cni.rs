@@ -42,16 +42,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The command and a program that does nothing, as they are shipped.
-fn build() -> Done<[PathBuf; 2]> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let words = ["build", "--release", "--bin", "rnet", "--example", "floor"];
-    run(Command::new(cargo).current_dir(root).args(words))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok([target.join("release/rnet"), target.join("release/examples/floor")])
-}
-
 /// Who is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -292,7 +282,7 @@ fn load(table: &str, rules: &str) -> Done {
 }
 
 fn bench(samples: usize) -> Done {
-    let [rnet, floor] = build()?;
+    let [rnet, floor] = lab::build()?;
     let mut labs: Vec<(&str, Lab<Contender>)> = Vec::new();
     for (kind, name) in ALL {
         let rnet = rnet.clone();

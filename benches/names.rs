@@ -54,21 +54,13 @@ fn main() -> ExitCode {
 }
 
 fn bench(size: &'static Size) -> Done<String> {
-    let rnet = build()?;
+    let [rnet, _] = lab::build()?;
     let lab = Lab::open(size.containers, move || Host::new(&rnet, size))?;
     lab.ask(move |host| {
         let outcome = host.measure(size);
         host.end();
         outcome
     })
-}
-
-/// The command, built as it is shipped, and copied as an installation does it.
-fn build() -> Done<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut cargo = Command::new(env!("CARGO"));
-    lab::run(cargo.args(["build", "--release", "--quiet", "--bin", "rnet"]).current_dir(root))?;
-    Ok(root.join("target/release/rnet"))
 }
 
 /// A contender: its name, its port, and its processes.

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(rounds: usize) -> Done {
-    let rnet = build(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    let [rnet, _] = lab::build()?;
     let lab = Lab::open(2 * HOSTS, move || Machines::start(&rnet))?;
     let mut times = lab.ask(move |machines| machines.latencies(rounds))?;
     times.sort_by(f64::total_cmp);
@@ -69,15 +69,6 @@ fn bench(rounds: usize) -> Done {
         println!("| {figure} | {goal} ms | {:.1} ms |", times[((times.len() - 1) as f64 * part) as usize]);
     }
     Ok(())
-}
-
-/// The command as it is shipped.
-fn build(root: &Path) -> Done<PathBuf> {
-    eprintln!("building target/release/rnet");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    lab::run(Command::new(cargo).current_dir(root).args(["build", "--release", "--bin", "rnet"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/rnet"))
 }
 
 /// The store, the hosts, and what runs on them.

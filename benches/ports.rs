@@ -15,12 +15,7 @@ mod report;
 #[path = "ports/traffic.rs"]
 mod traffic;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use hosts::Host;
 use lab::{Done, Lab};
@@ -57,7 +52,7 @@ fn main() -> ExitCode {
 
 fn bench(size: &Size) -> Done {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let rnet = build(root)?;
+    let [rnet, _] = lab::build()?;
     let mut results = Results::default();
     rates(size, &rnet, &mut results)?;
     throughput(size, &rnet, &mut results)?;
@@ -67,15 +62,6 @@ fn bench(size: &Size) -> Done {
     fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let path = folder.join("ports.json");
     fs::write(&path, results.json()).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// The command as it is shipped.
-fn build(root: &Path) -> Done<PathBuf> {
-    eprintln!("building target/release/rnet");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    lab::run(Command::new(cargo).current_dir(root).args(["build", "--release", "--bin", "rnet"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/rnet"))
 }
 
 type Contender = (String, Lab<Host>);

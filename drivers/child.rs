@@ -1,13 +1,17 @@
 //! Links of containers that share an interface of the host: what they are, and what their two drivers have in common.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
-use core::fmt;
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BadOption, Endpoint, InterfaceName, MacAddress, Network, Place, Resource,
-    bridge::{self, GatewayMode, Loopback},
+    Abilities, BadOption, Driver, Endpoint, InterfaceName, MacAddress, Network, Place, Resource, StaticRoute,
+    bridge::{self, EndpointSettings, GatewayMode, Loopback},
     options::Options,
 };
 
@@ -171,7 +175,58 @@ impl Settings {
         })]);
         let ipv6 = network.has_family(true);
         list.extend(bridge::link_settings(Place::Container, &endpoint.interface, ipv6));
-        list.extend(bridge::inside_resources(endpoint));
+        list.extend(match self.sharing {
+            Sharing::Macvlan(_) | Sharing::Ipvlan(IpvlanMode::L2) => bridge::inside_resources(endpoint),
+            Sharing::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s) => {
+                bridge::inside_resources(&by_the_link(endpoint))
+            }
+        });
         list
+    }
+}
+
+/// Where nobody answers ARP: what has no better way goes out through the link, whoever is next.
+fn by_the_link(endpoint: &Endpoint) -> Endpoint {
+    let mut endpoint = endpoint.clone();
+    let gateways = core::mem::take(&mut endpoint.gateways);
+    endpoint.routes.extend(gateways.into_iter().filter_map(|gateway| {
+        let any: IpAddr =
+            if gateway.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        Some(StaticRoute { destination: IpNetwork::new(any, 0).ok()?, gateway: None })
+    }));
+    endpoint
+}
+
+/// A driver whose containers are on the LAN of one of the host's interfaces.
+pub(crate) struct Lan {
+    pub(crate) name: &'static str,
+    /// Reads a network's options.
+    pub(crate) settings: fn(&Network) -> Result<Settings, BadOption>,
+}
+
+impl Driver for Lan {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { creatable: true, connectable: true, addresses: true, lan: true }
+    }
+
+    fn check(&self, network: &Network) -> Result<(), BadOption> {
+        (self.settings)(network).map(drop)
+    }
+
+    fn settings(&self, network: &Network) -> Result<bridge::Settings, BadOption> {
+        (self.settings)(network).map(|settings| settings.as_bridge())
+    }
+
+    fn network(&self, network: &Network) -> Result<Vec<Resource>, BadOption> {
+        (self.settings)(network).map(|settings| settings.network())
+    }
+
+    fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
+        EndpointSettings::without_limits(self.name, endpoint)?;
+        Ok((self.settings)(network)?.endpoint(network, endpoint))
     }
 }

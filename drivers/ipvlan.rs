@@ -1,15 +1,9 @@
 //! `ipvlan`: containers are on the LAN of one of the host's interfaces themselves, with the host's hardware address and
 //! IP addresses of their own. The host itself does not reach them over that interface, and has no ports for them.
 
-use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ipnetwork::IpNetwork;
-
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, Network, Resource, StaticRoute, bridge,
-    bridge::EndpointSettings,
-    child::{IpvlanMode, Settings, Sharing},
+    BadOption, Network,
+    child::{IpvlanMode, Lan, Settings, Sharing},
     options::{Known, Options},
 };
 
@@ -22,7 +16,7 @@ static OPTIONS: [Known; 5] = [
 ];
 
 /// The driver.
-pub(crate) struct Ipvlan;
+pub(crate) static IPVLAN: Lan = Lan { name: "ipvlan", settings };
 
 fn settings(network: &Network) -> Result<Settings, BadOption> {
     let options = Options::read("ipvlan", &OPTIONS, &network.options)?;
@@ -36,43 +30,4 @@ fn settings(network: &Network) -> Result<Settings, BadOption> {
         return Err(options.bad("flag", "it must be bridge"));
     }
     Settings::read(&options, network, Sharing::Ipvlan(mode))
-}
-
-impl Driver for Ipvlan {
-    fn name(&self) -> &'static str {
-        "ipvlan"
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities { creatable: true, connectable: true, addresses: true, lan: true }
-    }
-
-    fn check(&self, network: &Network) -> Result<(), BadOption> {
-        settings(network).map(drop)
-    }
-
-    fn settings(&self, network: &Network) -> Result<bridge::Settings, BadOption> {
-        settings(network).map(|settings| settings.as_bridge())
-    }
-
-    fn network(&self, network: &Network) -> Result<Vec<Resource>, BadOption> {
-        settings(network).map(|settings| settings.network())
-    }
-
-    fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
-        EndpointSettings::without_limits("ipvlan", endpoint)?;
-        let settings = settings(network)?;
-        if settings.sharing == Sharing::Ipvlan(IpvlanMode::L2) {
-            return Ok(settings.endpoint(network, endpoint));
-        }
-        // Nobody answers ARP there: what has no better way goes out through the link, whoever is next.
-        let mut endpoint = endpoint.clone();
-        let gateways = core::mem::take(&mut endpoint.gateways);
-        endpoint.routes.extend(gateways.into_iter().filter_map(|gateway| {
-            let any: IpAddr =
-                if gateway.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-            Some(StaticRoute { destination: IpNetwork::new(any, 0).ok()?, gateway: None })
-        }));
-        Ok(settings.endpoint(network, &endpoint))
-    }
 }

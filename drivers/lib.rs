@@ -132,8 +132,8 @@ pub struct Names {
 pub static ALL: [&dyn Driver; 7] = [
     &bridge::Bridge,
     &host::Host,
-    &ipvlan::Ipvlan,
-    &macvlan::Macvlan,
+    &ipvlan::IPVLAN,
+    &macvlan::MACVLAN,
     &none::None,
     &overlay::Overlay,
     &ptp::Ptp,

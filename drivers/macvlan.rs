@@ -1,12 +1,9 @@
 //! `macvlan`: containers are on the LAN of one of the host's interfaces themselves, each with a hardware address of its
 //! own. The host itself does not reach them over that interface, and has no ports for them.
 
-use alloc::vec::Vec;
-
 use crate::{
-    Abilities, BadOption, Driver, Endpoint, Network, Resource, bridge,
-    bridge::EndpointSettings,
-    child::{MacvlanMode, Settings, Sharing},
+    BadOption, Network,
+    child::{Lan, MacvlanMode, Settings, Sharing},
     options::{Known, Options},
 };
 
@@ -18,7 +15,7 @@ static OPTIONS: [Known; 4] = [
 ];
 
 /// The driver.
-pub(crate) struct Macvlan;
+pub(crate) static MACVLAN: Lan = Lan { name: "macvlan", settings };
 
 fn settings(network: &Network) -> Result<Settings, BadOption> {
     let options = Options::read("macvlan", &OPTIONS, &network.options)?;
@@ -30,31 +27,4 @@ fn settings(network: &Network) -> Result<Settings, BadOption> {
         _ => return Err(options.bad("mode", "it must be bridge, private, vepa or passthru")),
     };
     Settings::read(&options, network, Sharing::Macvlan(mode))
-}
-
-impl Driver for Macvlan {
-    fn name(&self) -> &'static str {
-        "macvlan"
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities { creatable: true, connectable: true, addresses: true, lan: true }
-    }
-
-    fn check(&self, network: &Network) -> Result<(), BadOption> {
-        settings(network).map(drop)
-    }
-
-    fn settings(&self, network: &Network) -> Result<bridge::Settings, BadOption> {
-        settings(network).map(|settings| settings.as_bridge())
-    }
-
-    fn network(&self, network: &Network) -> Result<Vec<Resource>, BadOption> {
-        settings(network).map(|settings| settings.network())
-    }
-
-    fn endpoint(&self, network: &Network, endpoint: &Endpoint) -> Result<Vec<Resource>, BadOption> {
-        EndpointSettings::without_limits("macvlan", endpoint)?;
-        Ok(settings(network)?.endpoint(network, endpoint))
-    }
 }

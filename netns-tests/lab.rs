@@ -355,6 +355,15 @@ impl Lab {
         }
     }
 
+    /// What a line of the shell does to the host is found by `check`, and mended by `repair`.
+    #[track_caller]
+    pub fn mends(&self, damage: &str) {
+        self.sh(damage).ok();
+        self.rn("check").exits(1);
+        self.rn("repair").ok();
+        self.rn("check").ok().prints("");
+    }
+
     /// Runs rnet under `strace` with these options. It starts no agent, which `strace` would follow for ever.
     #[track_caller]
     pub fn strace(&self, options: &[&str], words: &[&str]) -> Output {

@@ -129,10 +129,7 @@ fn a_lost_limit_is_found_and_mended(lab: &Lab) {
         format!("ip link set {block} down"),
         format!("ip link del {block}"),
     ] {
-        lab.sh(&damage).ok();
-        lab.rn("check").exits(1);
-        lab.rn("repair").ok();
-        lab.rn("check").ok().prints("");
+        lab.mends(&damage);
         assert!(takes(&web, &lab.lan, "192.0.2.2:5001", MEGABYTE) > AT_LEAST, "after {damage}");
     }
     lab.rn("network rm -f blue").ok();
@@ -250,10 +247,7 @@ fn limits_of_connections_are_found_and_mended(lab: &Lab) {
         format!("nft delete element inet rnet limits '{{ {link} }}' && nft delete chain inet rnet {chain}"),
         "nft flush ruleset".to_owned(),
     ] {
-        lab.sh(&damage).ok();
-        lab.rn("check").exits(1);
-        lab.rn("repair").ok();
-        lab.rn("check").ok().prints("");
+        lab.mends(&damage);
         lab.tcp(&lab.lan, "192.0.2.1:8080").answered_by(&web);
         lab.no_tcp(&lab.lan, "192.0.2.1:8080");
     }

@@ -276,10 +276,7 @@ fn services_are_found_and_mended(lab: &Lab) {
         "nft flush map inet rnet container4",
         "nft flush ruleset",
     ] {
-        lab.sh(damage).ok();
-        lab.rn("check").exits(1);
-        lab.rn("repair").ok();
-        lab.rn("check").ok().prints("");
+        lab.mends(damage);
         let met = answers(lab, &lab.lan, "192.0.2.1:8080", 32);
         assert_eq!(met.len(), 2, "after {damage}: {met:?}");
         lab.tcp(&lab.host, "127.0.0.1:8080").result().expect("the loopback, too");

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
     thread::{self, JoinHandle},
@@ -17,6 +17,17 @@ use rustix::{
 
 /// What went wrong, in words.
 pub type Done<T = ()> = Result<T, String>;
+
+/// The command and the floor (`examples/floor`), built as they are shipped.
+pub fn build() -> Done<[PathBuf; 2]> {
+    eprintln!("building target/release/rnet and the floor");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let words = ["build", "--release", "--bin", "rnet", "--example", "floor"];
+    run(Command::new(cargo).current_dir(root).args(words))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok([target.join("release/rnet"), target.join("release/examples/floor")])
+}
 
 type Job<C> = Box<dyn FnOnce(&mut C) + Send>;
 

@@ -1,62 +1,11 @@
 //! What must exist for networks whose containers share an interface of the host, as text.
 
-#![allow(clippy::unwrap_used)]
+use rnetkit_drivers::{Network, driver};
 
-use std::collections::BTreeMap;
+use super::samples::{self, dual, endpoint, texts};
 
-use rnetkit_drivers::{Container, Endpoint, Id, Network, Pool, driver};
-
-fn network(name: &str, options: &[(&str, &str)]) -> Network {
-    let pool = |subnet: &str, gateway: &str| Pool {
-        subnet: subnet.parse().unwrap(),
-        gateway: Some(gateway.parse().unwrap()),
-        range: None,
-        aux: BTreeMap::new(),
-    };
-    Network {
-        id: Id([0xb1; 32]),
-        name: "blue".parse().unwrap(),
-        driver: name.to_owned(),
-        created: 0,
-        pools: vec![pool("10.1.0.0/24", "10.1.0.1"), pool("fd00:1::/64", "fd00:1::1")],
-        internal: false,
-        attachable: false,
-        ipam_driver: "default".to_owned(),
-        ipam_options: BTreeMap::new(),
-        options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        labels: BTreeMap::new(),
-        group: Network::GROUPS,
-    }
-}
-
-fn endpoint(network: &Network) -> Endpoint {
-    Endpoint {
-        id: Id([0xe5; 32]),
-        network: network.id,
-        container: Container {
-            id: Id([0xc0; 32]),
-            name: "web".to_owned(),
-            netns: "/run/netns/web".to_owned(),
-            device: 4,
-            inode: 4_026_532_000,
-        },
-        interface: "eth0".parse().unwrap(),
-        mac: "02:42:0a:01:00:02".parse().unwrap(),
-        addresses: vec!["10.1.0.2/24".parse().unwrap(), "fd00:1::2/64".parse().unwrap()],
-        gateway_priority: 0,
-        routes: Vec::new(),
-        tuning: Default::default(),
-        spare: Vec::new(),
-        gateways: network.pools.iter().filter_map(|pool| pool.gateway).collect(),
-        ports: Vec::new(),
-        aliases: Vec::new(),
-        dns: Vec::new(),
-        options: BTreeMap::new(),
-    }
-}
-
-fn texts(list: Vec<rnetkit_drivers::Resource>) -> Vec<String> {
-    list.iter().map(ToString::to_string).collect()
+fn network(driver: &str, options: &[(&str, &str)]) -> Network {
+    samples::network(driver, options, &dual())
 }
 
 fn endpoint_texts(network: &Network) -> Vec<String> {

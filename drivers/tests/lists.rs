@@ -1,78 +1,23 @@
 //! What must exist, as text: for networks and endpoints of every kind that the drivers know.
 
-#![allow(clippy::unwrap_used)]
+use std::fmt::Display;
 
-use std::{collections::BTreeMap, fmt::Display};
+use rnetkit_drivers::{Endpoint, Network, Pool, PortMapping, Protocol, Publication, driver, port::wildcard};
 
-use rnetkit_drivers::{
-    Container, Endpoint, Id, Network, Pool, PortMapping, Protocol, Publication, driver, port::wildcard,
-};
+use super::samples::{self, dual, pool};
 
-const NETWORK: Id = Id([0xb1; 32]);
-const ENDPOINT: Id = Id([0xe5; 32]);
-
-fn pool(subnet: &str, gateway: &str) -> Pool {
-    let gateway = Some(gateway.parse().unwrap());
-    Pool { subnet: subnet.parse().unwrap(), gateway, range: None, aux: BTreeMap::new() }
-}
-
-/// A network with a subnet of each family that is given.
+/// A bridge network with a subnet of each family that is given.
 fn network(options: &[(&str, &str)], pools: &[Pool]) -> Network {
-    Network {
-        id: NETWORK,
-        name: "blue".parse().unwrap(),
-        driver: "bridge".to_owned(),
-        created: 0,
-        pools: pools.to_vec(),
-        internal: false,
-        attachable: false,
-        ipam_driver: "default".to_owned(),
-        ipam_options: BTreeMap::new(),
-        options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        labels: BTreeMap::new(),
-        group: Network::GROUPS,
-    }
+    samples::network("bridge", options, pools)
 }
 
 fn ipv4() -> Vec<Pool> {
     vec![pool("10.1.0.0/24", "10.1.0.1")]
 }
 
-fn dual() -> Vec<Pool> {
-    vec![pool("10.1.0.0/24", "10.1.0.1"), pool("fd00:1::/64", "fd00:1::1")]
-}
-
 /// The container `web` with an address of each subnet, the gateways, and these ports.
 fn endpoint(network: &Network, ports: &[&str]) -> Endpoint {
-    let addresses: Vec<ipnetwork::IpNetwork> = network
-        .pools
-        .iter()
-        .map(|pool| if pool.subnet.is_ipv6() { "fd00:1::2/64" } else { "10.1.0.2/24" })
-        .map(|text| text.parse().unwrap())
-        .collect();
-    let mut endpoint = Endpoint {
-        id: ENDPOINT,
-        network: network.id,
-        container: Container {
-            id: Id([0xc0; 32]),
-            name: "web".to_owned(),
-            netns: "/run/netns/web".to_owned(),
-            device: 4,
-            inode: 4_026_532_000,
-        },
-        interface: "eth0".parse().unwrap(),
-        mac: "02:42:0a:01:00:02".parse().unwrap(),
-        addresses,
-        gateway_priority: 0,
-        routes: Vec::new(),
-        tuning: Default::default(),
-        spare: Vec::new(),
-        gateways: network.pools.iter().filter_map(|pool| pool.gateway).collect(),
-        ports: Vec::new(),
-        aliases: Vec::new(),
-        dns: Vec::new(),
-        options: BTreeMap::new(),
-    };
+    let mut endpoint = samples::endpoint(network);
     for port in ports {
         let mapping: PortMapping = port.parse().unwrap();
         for address in &endpoint.addresses {

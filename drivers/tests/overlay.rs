@@ -1,44 +1,20 @@
 //! What must exist for a network that spans hosts, as text; and which words about its hosts make sense.
 
-#![allow(clippy::unwrap_used)]
+use rnetkit_drivers::{Network, Peer, Pool, RemoteEndpoint, driver};
 
-use std::collections::BTreeMap;
-
-use rnetkit_drivers::{Id, Network, Peer, Pool, RemoteEndpoint, driver};
+use super::samples::{self, texts};
 
 fn pool(subnet: &str, gateway: &str, range: &str) -> Pool {
-    Pool {
-        subnet: subnet.parse().unwrap(),
-        gateway: Some(gateway.parse().unwrap()),
-        range: Some(range.parse().unwrap()),
-        aux: BTreeMap::new(),
-    }
+    Pool { range: Some(range.parse().unwrap()), ..samples::pool(subnet, gateway) }
 }
 
 fn network(options: &[(&str, &str)], pools: Vec<Pool>) -> Network {
     let fixed = [("local", "198.51.100.1"), ("mtu", "1450"), ("vni", "4097")];
-    Network {
-        id: Id([0xb1; 32]),
-        name: "blue".parse().unwrap(),
-        driver: "overlay".to_owned(),
-        created: 0,
-        pools,
-        internal: false,
-        attachable: false,
-        ipam_driver: "default".to_owned(),
-        ipam_options: BTreeMap::new(),
-        options: fixed.iter().chain(options).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        labels: BTreeMap::new(),
-        group: Network::GROUPS,
-    }
+    samples::network("overlay", &[&fixed, options].concat(), &pools)
 }
 
 fn ipv4() -> Vec<Pool> {
     vec![pool("10.1.0.0/24", "10.1.0.1", "10.1.0.0/30")]
-}
-
-fn text(list: Vec<rnetkit_drivers::Resource>) -> Vec<String> {
-    list.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -46,7 +22,7 @@ fn who_may_send_is_settled_before_there_is_a_tunnel() {
     let network = network(&[("peers", "")], ipv4());
     let sandbox = "in sandbox ov-b1b1b1b1b1b1";
     assert_eq!(
-        text(driver("overlay").unwrap().network(&network).unwrap()),
+        texts(driver("overlay").unwrap().network(&network).unwrap()),
         [
             "firewall: tables, chains and empty sets".to_owned(),
             "firewall: no IPv4 forwarding for others".to_owned(),
@@ -85,7 +61,7 @@ fn another_host_is_believed_then_its_endpoints_are_placed_then_announced() {
     };
     let peer = Peer { address: "198.51.100.2".parse().unwrap(), endpoints: vec![remote] };
     assert_eq!(
-        text(driver("overlay").unwrap().peer(&network, &peer).unwrap()),
+        texts(driver("overlay").unwrap().peer(&network, &peer).unwrap()),
         [
             "firewall: VXLAN 4097 on 4789/udp from 198.51.100.2",
             "02:42:0a:01:00:09 is behind 198.51.100.2 on vx0, in sandbox ov-b1b1b1b1b1b1",
@@ -97,7 +73,7 @@ fn another_host_is_believed_then_its_endpoints_are_placed_then_announced() {
 #[test]
 fn a_host_named_by_hand_has_every_address_of_its_range_but_the_network_s_own() {
     let network = network(&[("peers", "198.51.100.2=10.1.0.252/30")], ipv4());
-    let list = text(driver("overlay").unwrap().network(&network).unwrap());
+    let list = texts(driver("overlay").unwrap().network(&network).unwrap());
     let placed: Vec<&String> = list.iter().filter(|line| line.contains("is behind 198.51.100.2")).collect();
     assert_eq!(placed.len(), 3, "{placed:#?}");
     assert!(!list.iter().any(|line| line.starts_with("10.1.0.255 ")));

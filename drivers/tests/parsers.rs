@@ -1,8 +1,6 @@
 //! Every text is parsed or refused, in one line that is safe to print; what is parsed is safe to use, and its own text
 //! means the same again.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     fmt::{Debug, Display},
     str::FromStr,
