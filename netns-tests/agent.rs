@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 
-use crate::{harness::tests, lab::Lab};
+use crate::{command::until, harness::tests, lab::Lab};
 
 tests! {
     stays_in_the_foreground_until_sigterm,
@@ -21,7 +21,7 @@ tests! {
 
 fn stays_in_the_foreground_until_sigterm(lab: &Lab) {
     let agent = lab.start(&["agent", "--foreground"]);
-    lab.eventually("the agent answers", || lab.rn("agent --status").succeeded());
+    until("the agent answers", || lab.rn("agent --status").succeeded());
     let status = lab.rn("agent --status").ok().json();
     assert_eq!(status["stays"], true, "{status}");
     agent.signal(Signal::TERM);
@@ -51,7 +51,7 @@ fn one_that_stays_takes_the_place_of_one_that_does_not(lab: &Lab) {
     lab.rn("agent").ok();
     let agent = lab.start(&["agent", "--foreground"]);
     let stays = || lab.rn("agent --status").succeeded_json().is_some_and(|status| status["stays"] == true);
-    lab.eventually("the agent in the foreground answers", stays);
+    until("the agent in the foreground answers", stays);
     let pid = lab.rn("agent --status").ok().json()["pid"].to_string();
     lab.rn("agent --foreground").fails_with(&format!("rnet: the agent: it runs already, as process {pid}"));
     agent.signal(Signal::TERM);
@@ -71,7 +71,7 @@ fn it_keeps_nothing_open_of_who_started_it(lab: &Lab) {
 
 fn is_begun_again_after_a_kill(lab: &Lab) {
     let agent = lab.start(&["agent", "--foreground"]);
-    lab.eventually("the agent answers", || lab.rn("agent --status").succeeded());
+    until("the agent answers", || lab.rn("agent --status").succeeded());
     agent.signal(Signal::KILL);
     agent.wait();
     lab.rn("agent --status").fails_with("rnet: no agent runs");

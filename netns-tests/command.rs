@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -18,6 +18,17 @@ use std::os::unix::process::ExitStatusExt;
 
 /// No command of a test takes longer than this, not even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for what comes by itself, and announces itself to nobody.
+#[track_caller]
+pub fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < end, "never: {what}");
+        // Two processors are few: what is waited for needs them too.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// What a program printed and how it ended.
 pub struct Output {

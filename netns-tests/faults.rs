@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     audit,
-    command::Running,
+    command::{Running, until},
     harness::tests,
     lab::{Lab, Place, RNET},
 };
@@ -48,7 +48,7 @@ fn is_refused_and_left(lab: &Lab, [web, db]: &[Place; 2]) {
     audit::agrees(lab);
     lab.rn("network rm -f blue").ok();
     // An agent that is about to leave is still there.
-    lab.eventually("nobody uses it", || lab.sh("umount /run/rnet && rmdir /run/rnet").succeeded());
+    until("nobody uses it", || lab.sh("umount /run/rnet && rmdir /run/rnet").succeeded());
 }
 
 fn with_a_full_run_directory_connect_is_refused_and_disconnect_works(lab: &Lab) {

@@ -345,16 +345,6 @@ impl Lab {
         command::run(&mut self.command("python3", &["-c", program]))
     }
 
-    /// Waits for something that happens by itself, and soon.
-    #[track_caller]
-    pub fn eventually(&self, what: &str, happened: impl Fn() -> bool) {
-        let end = std::time::Instant::now() + command::PATIENCE;
-        while !happened() {
-            assert!(std::time::Instant::now() < end, "{what}: it never came");
-            thread::yield_now();
-        }
-    }
-
     /// What a line of the shell does to the host is found by `check`, and mended by `repair`.
     #[track_caller]
     pub fn mends(&self, damage: &str) {

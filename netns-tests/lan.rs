@@ -1,6 +1,7 @@
 //! Networks of drivers macvlan and ipvlan: containers on the LAN of one of the host's interfaces themselves.
 
 use crate::{
+    command::until,
     harness::tests,
     lab::{Lab, Place},
 };
@@ -102,7 +103,7 @@ fn a_link_goes_while_its_container_stays_and_with_it(lab: &Lab) {
 
 /// The kernel takes a namespace apart some time after its last name is gone, and the links in it.
 fn nobody_shares(lab: &Lab) {
-    lab.eventually("uplink0 is nobody's parent", || lab.host.link("uplink0")["promiscuity"] == 0);
+    until("uplink0 is nobody's parent", || lab.host.link("uplink0")["promiscuity"] == 0);
 }
 
 fn a_network_goes_with_all_its_links(lab: &Lab) {

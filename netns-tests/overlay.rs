@@ -5,13 +5,10 @@
 //!      ├── h1 198.51.100.1  2001:db8:50::1     ├── h2 198.51.100.2 ...     └── h3 198.51.100.3 ...
 //! ```
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::process::Command;
 
 use crate::{
-    command::{self, Output},
+    command::{self, Output, until},
     forge::{self, Wire},
     lab::{Lab, Place, RNET, prepare},
 };
@@ -100,11 +97,7 @@ pub fn hosts(lab: &Lab, count: usize) -> Vec<Host> {
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0");
     let made: Vec<Host> = (1..=count).map(|number| host(lab, number)).collect();
-    let end = Instant::now() + Duration::from_secs(20);
-    while !made.iter().all(|host| forwards(lab, host)) {
-        assert!(Instant::now() < end, "the underlay never came up");
-        std::thread::yield_now();
-    }
+    until("the underlay is up", || made.iter().all(|host| forwards(lab, host)));
     lab.prepared();
     made
 }

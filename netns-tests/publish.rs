@@ -1,6 +1,7 @@
 //! Published ports: who reaches them, whom the container sees, and who is refused.
 
 use crate::{
+    command::until,
     harness::tests,
     lab::{LAN, Lab, Place},
 };
@@ -306,7 +307,7 @@ fn a_port_on_which_the_host_listens_is_refused(lab: &Lab) {
         let who = format!("(pid {}) of the host", std::process::id());
         for ports in ["8080:80", "8000-8100:80-180"] {
             // A child that another test forks at this moment has the socket too, until it becomes its own program.
-            lab.eventually("who listens is named", || {
+            until("who listens is named", || {
                 let output = lab.rn(&format!("network connect -p {ports} blue web"));
                 output.refused(&["8080/tcp", "in use by", ") of the host"]).stderr().contains(&who)
             });

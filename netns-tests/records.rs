@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 
 use crate::{
-    command::Running,
+    command::{Running, until},
     harness::tests,
     lab::{Lab, Place},
 };
@@ -172,7 +172,7 @@ fn who_lives_in_a_later_namespace_of_the_same_inode_is_left_alone(lab: &Lab) {
     let watcher = watcher_of(lab, "one");
     lab.sh(&format!("sed -Ei 's/\"file\":\\[[0-9]+,[0-9]+\\]/\"file\":[{place}]/' {record} && grep -qF '[{place}]' {record}")).ok();
     rustix::process::kill_process(watcher, Signal::KILL).expect("it lives");
-    lab.eventually("its end is noticed", || lab.rn("ps -a").ok().stdout().contains("Exited (137)"));
+    until("its end is noticed", || lab.rn("ps -a").ok().stdout().contains("Exited (137)"));
     lab.rn("gc").ok();
     assert!(!stranger.ended_within(Duration::from_millis(200)), "a stranger was killed");
     stranger.signal(Signal::KILL);

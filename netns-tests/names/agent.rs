@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Asker, PATIENCE, SILENCE, exchange, names_pid, names_status, question};
 use crate::{
     cni_plugin::Call,
-    command::{self, Running},
+    command::{self, Running, until},
     harness::tests,
     lab::Lab,
 };
@@ -124,7 +124,7 @@ fn whoever_is_killed_while_it_starts_names_work_afterwards(lab: &Lab) {
                 first
                     .is_some_and(|pid| log.lines().any(|line| line.starts_with(pid) && line.contains("+++ ")))
             };
-            lab.eventually(&format!("{calls} {time}: the command ends"), || ended(&log()));
+            until(&format!("{calls} {time}: the command ends"), || ended(&log()));
             strace.signal_if_alive(Signal::KILL);
             let _ = strace.wait();
             let killed = log().contains("killed by SIGKILL");
@@ -134,7 +134,7 @@ fn whoever_is_killed_while_it_starts_names_work_afterwards(lab: &Lab) {
             let asker = Asker::new(lab, &db, "blue");
             let own = format!("NOERROR {}", lab.address("blue", "db"));
             assert_eq!(asker.a("db"), own, "{calls} {time}");
-            lab.eventually(&format!("{calls} {time}: one agent, and one part"), || agents(lab) == (1, 1));
+            until(&format!("{calls} {time}: one agent, and one part"), || agents(lab) == (1, 1));
             lab.rn("network disconnect blue db").ok();
             let _ = lab.rn("network disconnect blue web");
             if !killed {
@@ -146,7 +146,7 @@ fn whoever_is_killed_while_it_starts_names_work_afterwards(lab: &Lab) {
     assert!(kills > 25, "{kills} kills are no sweep");
     drop(web);
     lab.rn("network rm -f blue").ok();
-    lab.eventually("no agent is left", || agents(lab) == (0, 0));
+    until("no agent is left", || agents(lab) == (0, 0));
 }
 
 fn the_first_answer_of_another_agent_comes_at_once(lab: &Lab) {
@@ -189,7 +189,7 @@ fn who_was_added_by_an_orchestrator_finds_names(lab: &Lab) {
     Call::new(lab, "DEL", &web, &config).ok();
     drop(db);
     lab.rn("network rm -f blue").ok();
-    lab.eventually("no agent is left", || agents(lab) == (0, 0));
+    until("no agent is left", || agents(lab) == (0, 0));
 }
 
 fn the_agent_leaves_with_the_last_network(lab: &Lab) {
@@ -216,7 +216,7 @@ fn a_killed_agent_is_replaced(lab: &Lab) {
     // The part alone: the agent starts it again by itself.
     let first = names_pid(lab);
     rustix::process::kill_process(first, rustix::process::Signal::KILL).expect("it lives");
-    lab.eventually("another part answers", || {
+    until("another part answers", || {
         exchange(&web, web_asks.server, &question("web", Rtype::A), SILENCE).is_some()
     });
     assert_ne!(names_pid(lab), first);
@@ -261,7 +261,7 @@ fn it_is_locked_in(lab: &Lab) {
     assert_eq!(confined, serde_json::json!({"landlock": "holds", "seccomp": "holds"}));
     // As the kernel ends it where it makes another call.
     rustix::process::kill_process(names_pid(lab), rustix::process::Signal::SYS).expect("it lives");
-    lab.eventually("it is said why it ended", || {
+    until("it is said why it ended", || {
         let trouble = lab.rn("agent --status").ok().json()["parts"]["names"]["trouble"].to_string();
         trouble.contains("it made a system call that it may not make, and was killed (SIGSYS)")
     });

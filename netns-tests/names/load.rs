@@ -17,7 +17,7 @@ use rustix::process::Pid;
 
 use super::{Asker, PATIENCE, names_pid, names_status, question, said};
 use crate::{
-    command,
+    command::{self, until},
     harness::tests,
     lab::{Lab, Place, use_resolver},
     traffic,
@@ -124,8 +124,9 @@ fn one_client_cannot_stop_the_others(lab: &Lab) {
         times_while(&web_asks, AGAIN, || attack(program)).reach_the_goal(what);
         assert_eq!(web_asks.tcp("bad"), "NOERROR 10.90.0.3", "{what}");
     }
-    lab.eventually("it is quiet again", || names_status(lab)["streams"] == 0);
+    until("it is quiet again", || names_status(lab)["streams"] == 0);
     let before = ticks(lab);
+    // Nothing is to happen meanwhile.
     std::thread::sleep(Duration::from_millis(500));
     assert!(ticks(lab) - before <= 3, "the resolver works though nobody asks");
     lab.rn("network rm -f blue").ok();
@@ -157,11 +158,11 @@ fn a_thousand_questions_for_a_dead_server_stop_nobody(lab: &Lab) {
                 assert_eq!(bad_asks.a("web"), "NOERROR 10.90.0.2");
             }
         }
-        lab.eventually("they wait, and some are turned away", || {
+        until("they wait, and some are turned away", || {
             let status = names_status(lab);
             status["waiting"].as_u64() > Some(900) || status["turned away"].as_u64() > Some(100)
         });
-        lab.eventually("they wait no more", || names_status(lab)["waiting"] == 0);
+        until("they wait no more", || names_status(lab)["waiting"] == 0);
     });
     times.reach_the_goal("a thousand questions for a dead server");
     lab.rn("network rm -f blue").ok();
@@ -180,7 +181,7 @@ fn few_open_files_are_no_end(lab: &Lab) {
         bad.inside(|| command::run(&mut lab.command("python3", &["-c", program]))).ok();
     });
     times.reach_the_goal("no open files left");
-    lab.eventually("connections are accepted again", || web_asks.tcp_or_nothing("bad").is_some());
+    until("connections are accepted again", || web_asks.tcp_or_nothing("bad").is_some());
     lab.rn("network rm -f blue").ok();
 }
 
@@ -210,6 +211,7 @@ impl Asking {
                 socket.send(&bytes).expect("sent");
                 says.send(id).expect("somebody counts");
                 number += 1;
+                // At this rate.
                 std::thread::sleep((every * number as u32).saturating_sub(began.elapsed()));
             }
             number
@@ -275,6 +277,7 @@ fn no_answer_is_lost_under_fifty_changes_a_second(lab: &Lab) {
                         let known = asker.a(&name).starts_with("NOERROR ");
                         assert_eq!(known, verb == "connect", "{name} after {verb}");
                         let done = changes.fetch_add(1, Relaxed) + 1;
+                        // Fifty changes a second.
                         std::thread::sleep(
                             (Duration::from_millis(20) * done as u32).saturating_sub(began.elapsed()),
                         );

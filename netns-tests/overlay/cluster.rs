@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{Host, by_hand::clean, hosts};
 use crate::{
-    command::{Output, Running},
+    command::{Output, Running, until},
     harness::tests,
     lab::{Lab, Place},
     traffic,
@@ -101,16 +101,6 @@ fn health() -> Option<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
-}
-
-/// Waits for what must come.
-#[track_caller]
-pub fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + crate::command::PATIENCE;
-    while !is() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Hosts, each with its agent, and the store that they share.
@@ -257,6 +247,7 @@ impl Pinging {
                 sent += 1;
                 let answered = socket.send(b"hello").is_ok() && traffic::heard(&socket, &mut [0; 64]).is_ok();
                 lost += u32::from(!answered);
+                // So often, and not as often as it can.
                 std::thread::sleep(Duration::from_millis(2));
             }
             (sent, lost)

@@ -1,7 +1,8 @@
 //! Names of containers on other hosts, with a real etcd.
 
-use super::cluster::{Cluster, connect, create, until};
+use super::cluster::{Cluster, connect, create};
 use crate::{
+    command::until,
     harness::tests,
     lab::{Lab, Place},
     names::Asker,
