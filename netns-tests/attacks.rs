@@ -4,7 +4,8 @@
 use std::fs;
 
 use crate::{
-    forge::{self, Client, Wire, mac, tcp_from_port, udp, until},
+    command::until,
+    forge::{self, Client, Wire, mac, tcp_from_port, udp},
     harness::tests,
     lab::{HOST, LAN, Lab, Place, prepare},
     naive::{self, Naive, flush, no_second_lan, second_lan},

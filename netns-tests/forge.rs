@@ -348,15 +348,6 @@ impl Client {
     }
 }
 
-/// Waits until something is so, which an event of the kernel makes so.
-#[track_caller]
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}: not within {LONG:?}");
-    }
-}
-
 /// Waits for the short while in which something would happen that must not.
 pub fn for_a_short_while(what: &impl AsFd) {
     let left = Timespec { tv_sec: 0, tv_nsec: i64::from(SHORT.subsec_nanos()) };

@@ -5,9 +5,10 @@ use std::{fs, net::Ipv6Addr};
 
 use crate::{
     attacks::address6,
+    command::until,
     forge::{
         self, ALL_NODES, ALL_NODES_MAC, Client, IP6, Wire, frame, icmp6, ipv6, link_local, mac,
-        neighbour_claim, router_advertisement, udp, until,
+        neighbour_claim, router_advertisement, udp,
     },
     harness::tests,
     lab::{Lab, Place, mac_of, prepare},

@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    forge::{self, ALL, ARP, Client, IP4, Wire, arp_claim, frame, mac, udp, until},
+    command::until,
+    forge::{self, ALL, ARP, Client, IP4, Wire, arp_claim, frame, mac, udp},
     harness::tests,
     lab::{HOST, LAN, Lab, Place, mac_of, prepare},
     naive::{self, Ground, Naive, flush},

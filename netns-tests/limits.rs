@@ -230,7 +230,7 @@ fn one_address_has_so_many_open_connections(lab: &Lab) {
     drop(held);
     let accepted: Vec<_> = (0..2).map(|_| listener.accept().expect("a connection")).collect();
     drop(accepted);
-    crate::forge::until("the kernel counts two less", || open(Duration::from_millis(300)).is_ok());
+    crate::command::until("the kernel counts two less", || open(Duration::from_millis(300)).is_ok());
     lab.rn("network rm -f blue").ok();
 }
 

@@ -4,8 +4,7 @@
 use std::fs;
 
 use crate::{
-    command,
-    forge::until,
+    command::{self, until},
     lab::{Lab, Place, mac_of, prepare},
     traffic::tcp_short,
 };

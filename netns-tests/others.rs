@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    forge::until,
+    command::until,
     harness::tests,
     lab::{LAN, Lab},
     traffic,

@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::{
-    forge::{Client, until},
+    command::until,
+    forge::Client,
     harness::tests,
     lab::{LAN, Lab, Place},
     traffic,
