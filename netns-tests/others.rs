@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use crate::{
-    command::until,
+    command::{PATIENCE, until},
     harness::tests,
     lab::{LAN, Lab},
     traffic,
@@ -15,6 +17,7 @@ tests! {
     docker_ufw_and_firewalld_are_told_apart,
     an_input_chain_that_drops_is_explained_and_the_advice_works,
     the_proxy_serves_the_loopback_until_the_container_leaves,
+    the_proxy_knows_its_clients_again_after_a_stop,
     the_proxy_is_explicit,
     an_admins_rule_names_the_port_that_the_client_asked_for,
     rules_of_others_are_as_they_were,
@@ -152,6 +155,34 @@ fn the_proxy_serves_the_loopback_until_the_container_leaves(lab: &Lab) {
     lab.rn("network connect -p 8080:81 blue web").ok();
     lab.rn("network rm -f blue").ok();
     lab.sh("nft delete table inet admin").ok();
+}
+
+/// A stop interrupts whoever waits with a time limit (signal(7)); that is no silence of the container's.
+fn the_proxy_knows_its_clients_again_after_a_stop(lab: &Lab) {
+    lab.rn("network create --opt loopback=proxy blue").ok();
+    let web = lab.web("blue", "web", &["-p", "5300:53/udp"]);
+    let proxy = lab.start(&["proxy", "web"]);
+    // Who is asked says from which port it was asked.
+    let server = web.inside(|| std::net::UdpSocket::bind("0.0.0.0:53")).expect("a socket");
+    server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let client = lab.host.inside(|| std::net::UdpSocket::bind("127.0.0.1:0")).expect("a socket");
+    client.connect("127.0.0.1:5300").expect("a way there");
+    let asked_from = || {
+        client.send(b"hello").expect("sent");
+        server.recv_from(&mut [0; 64]).expect("a question").1
+    };
+    until("the proxy listens", || lab.sh("ss -Huln 'sport = :5300'").text().contains("127.0.0.1"));
+    let before = asked_from();
+    proxy.signal(Signal::STOP);
+    let status = format!("/proc/{}/status", proxy.pid().as_raw_nonzero());
+    let stands = || fs::read_to_string(&status).expect("it lives").contains("State:\tT");
+    until("it stands still", stands);
+    proxy.signal(Signal::CONT);
+    until("it goes on", || !stands());
+    assert_eq!(asked_from(), before, "the client was forgotten");
+    lab.rn("network disconnect blue web").ok();
+    proxy.wait().ok();
+    lab.rn("network rm -f blue").ok();
 }
 
 fn the_proxy_is_explicit(lab: &Lab) {
