@@ -27,7 +27,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rnet::{
     cluster::{
         End, Host, Keys,
-        etcd::{Address, Etcd},
+        etcd::{Address, Credentials, Etcd},
         operations::{Cluster, Refused, Wish},
     },
     verbs::new_id,
@@ -166,7 +166,7 @@ impl Machines {
         let me = Host { id, name: "writer".to_owned(), address, mtu: 1500, generation: 1, fenced: false };
         let store: Address = STORE.parse().map_err(|error| format!("{STORE}: {error}"))?;
         let keys = Keys::below(&store.prefix);
-        let mut cluster = Cluster::new(Etcd::new(store, None), keys, me);
+        let mut cluster = Cluster::new(Etcd::new(store, Credentials::default()), keys, me);
         runtime.block_on(async {
             cluster.register().await.map_err(|refused| format!("{refused:?}"))?;
             let mut all = Vec::new();

@@ -17,8 +17,12 @@ use crate::{
 pub mod by_hand;
 /// The tests of networks that hosts share by a store.
 pub mod cluster;
+/// The tests of what a store of several members, and one that asks who is there, can do.
+pub mod members;
 /// The tests of names across hosts.
 pub mod names;
+/// The store of those tests.
+pub mod store;
 
 /// A namespace that plays a host of its own: links, firewall, directories.
 pub struct Host {

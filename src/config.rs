@@ -1,6 +1,9 @@
 //! What an administrator writes in `config.toml` of the root directory. Pure: never reads the file itself.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use rnetkit_drivers::model::Escaped;
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,22 @@ pub struct Config {
     pub host_address: Option<IpAddr>,
     /// This host's name for other hosts.
     pub host_name: Option<String>,
+}
+
+impl Config {
+    /// The files that it names.
+    pub fn files(&mut self) -> [&mut Option<PathBuf>; 4] {
+        [&mut self.store_ca, &mut self.store_cert, &mut self.store_key, &mut self.store_password_file]
+    }
+
+    /// With files beside `config.toml` where their paths are relative.
+    #[must_use]
+    pub fn of(mut self, root: &Path) -> Self {
+        for file in self.files().into_iter().flatten() {
+            *file = root.join(&file);
+        }
+        self
+    }
 }
 
 /// Who starts the agent.
@@ -81,6 +100,15 @@ mod tests {
         assert_eq!(config.agent, AgentStart::Manual);
         assert_eq!(config.store.as_deref(), Some("etcd://10.0.0.1:2379"));
         assert_eq!(config.host_address, Some([192, 0, 2, 1].into()));
+    }
+
+    #[test]
+    fn files_are_beside_the_file_that_names_them() {
+        let config: Config = "store-ca = \"ca.pem\"\nstore-key = \"/etc/key\"\n".parse().unwrap();
+        let config = config.of(Path::new("/var/lib/rnet"));
+        assert_eq!(config.store_ca, Some("/var/lib/rnet/ca.pem".into()));
+        assert_eq!(config.store_key, Some("/etc/key".into()));
+        assert_eq!(config.store_cert, None);
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! Networks that hosts share by a store: a real etcd, an agent on each host, real traffic.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 
-use super::{Host, by_hand::clean, hosts};
+use super::{Host, by_hand::clean, hosts, store::Store};
 use crate::{
     command::{Output, Running, until},
     harness::tests,
@@ -29,80 +27,6 @@ tests!(
     one_address_is_given_once_however_many_ask,
 );
 
-/// The members of a store, on the test's own host.
-pub struct Store {
-    members: Vec<Option<Child>>,
-    folder: String,
-}
-
-impl Store {
-    /// With one member, reached by all hosts.
-    pub fn start(lab: &Lab) -> Self {
-        lab.needs("etcd");
-        let mut store = Self { members: vec![None], folder: "/run/lab/etcd".to_owned() };
-        store.up(lab);
-        store
-    }
-
-    /// Starts what does not run, and waits until it answers.
-    pub fn up(&mut self, lab: &Lab) {
-        let folder = self.folder.clone();
-        let member = &mut self.members[0];
-        if member.is_none() {
-            let mut command = lab.command("etcd", &["--data-dir", &folder]);
-            command.args(["--listen-client-urls", "http://0.0.0.0:2379"]);
-            command.args(["--advertise-client-urls", "http://198.51.100.254:2379"]);
-            command.args([
-                "--listen-peer-urls",
-                "http://127.0.0.1:2380",
-                "--logger",
-                "zap",
-                "--log-level",
-                "error",
-            ]);
-            let log = std::fs::File::create("/run/lab/etcd.log").expect("a log");
-            *member = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("etcd starts"));
-        }
-        until("the store answers", || {
-            let said = || std::fs::read_to_string("/run/lab/etcd.log").unwrap_or_default();
-            let ended = member.as_mut().and_then(|child| child.try_wait().expect("etcd"));
-            assert!(ended.is_none(), "etcd ended, {ended:?}: {}", said());
-            health().is_some_and(|text| text.contains("true"))
-        });
-    }
-
-    /// Kills it, at once.
-    pub fn down(&mut self) {
-        for member in &mut self.members {
-            if let Some(mut child) = member.take() {
-                child.kill().expect("etcd lives");
-                child.wait().expect("etcd ends");
-            }
-        }
-    }
-
-    /// Forgets everything.
-    pub fn wipe(&mut self) {
-        std::fs::remove_dir_all(&self.folder).expect("a store");
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        self.down();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn health() -> Option<String> {
-    let mut stream = TcpStream::connect("198.51.100.254:2379").ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
 /// Hosts, each with its agent, and the store that they share.
 pub struct Cluster {
     pub store: Store,
@@ -113,9 +37,13 @@ pub struct Cluster {
 impl Cluster {
     #[track_caller]
     pub fn start(lab: &Lab, count: usize) -> Self {
-        let hosts = hosts(lab, count);
-        let store = Store::start(lab);
-        let mut cluster = Self { store, hosts, agents: (0..count).map(|_| None).collect() };
+        Self::start_with(lab, count, Store::start)
+    }
+
+    /// With a store of that kind.
+    #[track_caller]
+    pub fn start_with(lab: &Lab, count: usize, store: impl FnOnce(&Lab) -> Store) -> Self {
+        let mut cluster = Self::machines(lab, count, store);
         (0..count).for_each(|number| cluster.start_agent(lab, number));
         until("all hosts know each other", || {
             cluster.hosts.iter().all(|host| host.rn(lab, "host ls -q").stdout().lines().count() == count)
@@ -123,11 +51,18 @@ impl Cluster {
         cluster
     }
 
+    /// Without any agent.
+    #[track_caller]
+    pub fn machines(lab: &Lab, count: usize, store: impl FnOnce(&Lab) -> Store) -> Self {
+        let hosts = hosts(lab, count);
+        Self { store: store(lab), hosts, agents: (0..count).map(|_| None).collect() }
+    }
+
     #[track_caller]
     pub fn start_agent(&mut self, lab: &Lab, number: usize) {
         let host = &self.hosts[number];
         let mut command: Command = host.command(lab, &["agent", "--foreground"]);
-        command.env("RNET_STORE", "etcd://198.51.100.254:2379/test").env("RNET_HOST_ADDRESS", &host.address);
+        command.envs(self.store.variables()).env("RNET_HOST_ADDRESS", &host.address);
         let agent = host.place.inside(|| Running::start(&mut command));
         self.agents[number] = Some(agent);
         until("the agent answers", || host.rn(lab, "agent --status").succeeded());
@@ -182,7 +117,7 @@ pub fn create(lab: &Lab, cluster: &Cluster, words: &str) {
 }
 
 #[track_caller]
-fn addresses(place: &Place) -> (String, String) {
+pub fn addresses(place: &Place) -> (String, String) {
     let four = place.addresses("eth0")[0].split('/').next().expect("an address").to_owned();
     let six = place.ip("-6 address show dev eth0 scope global");
     (four, six[0]["addr_info"][0]["local"].as_str().unwrap_or_default().to_owned())
@@ -190,7 +125,7 @@ fn addresses(place: &Place) -> (String, String) {
 
 /// Hardware addresses that the host's tunnel knows to be behind others.
 #[track_caller]
-fn remotes(lab: &Lab, host: &Host) -> usize {
+pub fn remotes(lab: &Lab, host: &Host) -> usize {
     let shown =
         host.sh(lab, &format!("nsenter --net={} bridge fdb show dev vx0", host.sandbox().path_text()));
     shown.stdout().lines().filter(|line| line.contains(" dst ")).count()
@@ -354,15 +289,6 @@ fn a_host_that_is_gone_is_removed_and_comes_back(lab: &Lab) {
     cluster.end(lab);
 }
 
-/// Writes anything into the store.
-#[track_caller]
-fn put(lab: &Lab, key: &str, value: &str) {
-    std::fs::write("/run/lab/value", value).expect("a file");
-    let line =
-        format!("ETCDCTL_API=3 etcdctl --endpoints http://198.51.100.254:2379 put '{key}' < /run/lab/value");
-    lab.sh(&line).ok();
-}
-
 fn what_is_poisoned_in_the_store_is_named_and_harms_nothing_else(lab: &Lab) {
     lab.needs("etcdctl");
     let cluster = Cluster::start(lab, 2);
@@ -397,7 +323,7 @@ fn what_is_poisoned_in_the_store_is_named_and_harms_nothing_else(lab: &Lab) {
         (format!("test/v1/seen/nets/{}", "8".repeat(64)), shared("8", "198.51.100.0/24")),
         (format!("test/v1/seen/nets/{}", "9".repeat(64)), shared("9", "0.0.0.0/0")),
     ] {
-        put(lab, &key, &value);
+        cluster.store.put(lab, &key, &value);
     }
     // What is right is still heard of, after all of them.
     let two = connect(lab, &cluster.hosts[1], "c2", &["--ip", "10.9.0.3"]);
@@ -477,9 +403,7 @@ fn an_agent_that_missed_a_compaction_catches_up(lab: &Lab) {
     cluster.kill_agent(lab, 0);
     cluster.hosts[1].rn(lab, "network disconnect ov c2").ok();
     let three = connect(lab, &cluster.hosts[1], "c3", &["--ip", "10.9.0.90"]);
-    let compact = "ETCDCTL_API=3 etcdctl --endpoints http://198.51.100.254:2379 compact \
-                   $(ETCDCTL_API=3 etcdctl --endpoints http://198.51.100.254:2379 get x -w json | sed 's/.*revision\":\\([0-9]*\\).*/\\1/')";
-    lab.sh(compact).ok();
+    cluster.store.compact(lab);
     cluster.start_agent(lab, 0);
     until("it knows what is there now", || {
         crate::traffic::tcp_short(&one, "10.9.0.90:80").result().is_ok_and(|reply| reply.by == "c3")

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -77,7 +78,12 @@ struct Begin {
 /// The administrator's file; what the words of the command or the environment say comes first.
 fn config(store: &Store, args: &args::Agent) -> Result<Config, Failure> {
     let mut config = store.config()?;
-    config.store = args.store.clone().or(config.store);
+    config.store = args.at.store.clone().or(config.store);
+    let at = &args.at;
+    let given = [&at.store_ca, &at.store_cert, &at.store_key, &at.store_password_file];
+    for (file, given) in config.files().into_iter().zip(given) {
+        *file = given.as_deref().or(file.as_deref()).map(absolute);
+    }
     config.host_name = args.host_name.clone().or(config.host_name);
     if let Some(text) = &args.host_address {
         let wrong = |_| rnetkit_drivers::Invalid::new("host address", text, "it is not an IP address");
@@ -147,24 +153,37 @@ fn give_up(watcher: Watcher, error: &Error) -> u8 {
 /// This program, with the words that make it a part.
 fn program(context: &Context, args: &args::Agent) -> Program {
     let mut words = words(context);
-    let given =
-        [("--store", &args.store), ("--host-address", &args.host_address), ("--host-name", &args.host_name)];
+    let file = |path: &Option<PathBuf>| path.as_ref().map(|path| absolute(path).into_os_string());
+    let text = |text: &Option<String>| text.as_ref().map(OsString::from);
+    let given = [
+        ("--store", text(&args.at.store)),
+        ("--store-ca", file(&args.at.store_ca)),
+        ("--store-cert", file(&args.at.store_cert)),
+        ("--store-key", file(&args.at.store_key)),
+        ("--store-password-file", file(&args.at.store_password_file)),
+        ("--host-address", text(&args.host_address)),
+        ("--host-name", text(&args.host_name)),
+    ];
     for (name, value) in given {
-        words.extend(value.iter().flat_map(|value| [OsString::from(name), OsString::from(value)]));
+        words.extend(value.into_iter().flat_map(|value| [OsString::from(name), value]));
     }
     words.push("--part".into());
     Program { words }
 }
 
+/// The path from whatever place: an agent leaves the one where it was begun.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// The words that make this program an agent of the same directories, from whatever place.
 fn words(context: &Context) -> Vec<OsString> {
     let global = &context.global;
-    let path = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     vec![
         "--root".into(),
-        path(&global.root).into(),
+        absolute(&global.root).into(),
         "--run".into(),
-        path(&global.run).into(),
+        absolute(&global.run).into(),
         "--log".into(),
         global.log.clone().into(),
         "agent".into(),

@@ -544,9 +544,8 @@ pub(crate) struct Agent {
     /// End the agent, leaving the kernel as it is
     #[arg(long, conflicts_with_all = ["foreground", "status"])]
     pub(crate) stop: bool,
-    /// Where networks that span hosts are kept: etcd://HOST:PORT[,HOST:PORT...][/PREFIX]
-    #[arg(long, env = "RNET_STORE", value_name = "URL", hide_env_values = true)]
-    pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) at: AgentStore,
     /// The address that other hosts send to; the one that the default route uses unless given
     #[arg(long, env = "RNET_HOST_ADDRESS", value_name = "IP", hide_env_values = true)]
     pub(crate) host_address: Option<String>,
@@ -559,6 +558,26 @@ pub(crate) struct Agent {
     /// Be a part of an agent that is heard on standard input
     #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["foreground", "status", "stop"])]
     pub(crate) part: Option<String>,
+}
+
+/// The store of networks that span hosts.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct AgentStore {
+    /// Where networks that span hosts are kept: etcd://HOST:PORT[,HOST:PORT...][/PREFIX]; etcds:// for TLS
+    #[arg(long, env = "RNET_STORE", value_name = "URL", hide_env_values = true)]
+    pub(crate) store: Option<String>,
+    /// Certificates of the authorities that may have signed the store's, in PEM
+    #[arg(long, env = "RNET_STORE_CA", value_name = "FILE", hide_env_values = true)]
+    pub(crate) store_ca: Option<PathBuf>,
+    /// This host's certificate for the store, in PEM
+    #[arg(long, env = "RNET_STORE_CERT", value_name = "FILE", hide_env_values = true)]
+    pub(crate) store_cert: Option<PathBuf>,
+    /// The key of this host's certificate, in PEM
+    #[arg(long, env = "RNET_STORE_KEY", value_name = "FILE", hide_env_values = true)]
+    pub(crate) store_key: Option<PathBuf>,
+    /// A file whose first line is USER:PASSWORD for the store
+    #[arg(long, env = "RNET_STORE_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
+    pub(crate) store_password_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -16,17 +16,26 @@ use h2::{RecvStream, SendStream, client::SendRequest};
 use http::{HeaderMap, Method, Request, Uri};
 use prost::Message;
 use rnetkit_drivers::Invalid;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     proto::{self, With},
     store::{Changes, Do, Entry, Event, If, Lease, Listing, Store, Transaction, Trouble, Watch},
+    tls::Tls,
 };
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_millis(800);
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_millis(2200);
+/// How long an answer may take: another member is asked then, and has its time within what a user waits.
+const ANSWER: Duration = Duration::from_millis(1300);
+/// How long members may be without a leader until that is told; they choose one within 2 s by default.
+const LEADERLESS: Duration = Duration::from_millis(2300);
+/// How soon they are asked again.
+const AGAIN: Duration = Duration::from_millis(40);
 /// How often a connection that is quiet is asked whether it lives. More often etcd takes as an attack.
 const PING: Duration = Duration::from_secs(6);
 /// How many keys are listed at a time.
@@ -34,9 +43,11 @@ const PAGE: i64 = 1000;
 /// No message of a store is longer, in bytes.
 const LONGEST: usize = 64 << 20;
 
-/// Where a store is: `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`.
+/// Where a store is: `etcd://HOST:PORT[,HOST:PORT...][/PREFIX]`, or `etcds://` and the same for one behind TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
+    /// It is spoken to by TLS.
+    pub secure: bool,
     /// Its members, as `HOST:PORT`.
     pub members: Vec<String>,
     /// Below which all keys are.
@@ -48,12 +59,9 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refuse = |reason: &str| Invalid::new("store", text, reason);
-        if text.starts_with("etcds://") {
-            return Err(refuse(
-                "rnet does not speak TLS to a store yet, and does not send in clear what should be secret",
-            ));
-        }
-        let rest = text.strip_prefix("etcd://").ok_or_else(|| refuse("it must be etcd://HOST:PORT"))?;
+        let secure = text.starts_with("etcds://");
+        let rest = text.strip_prefix("etcds://").or_else(|| text.strip_prefix("etcd://"));
+        let rest = rest.ok_or_else(|| refuse("it must be etcd://HOST:PORT or etcds://HOST:PORT"))?;
         let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let members: Vec<String> = members.split(',').map(str::to_owned).collect();
         let is_member = |member: &String| {
@@ -68,13 +76,19 @@ impl FromStr for Address {
             return Err(refuse("the prefix must be letters, digits, '_', '.', '-' and '/'"));
         }
         let prefix = if prefix.trim_matches('/').is_empty() { "rnet" } else { prefix.trim_matches('/') };
-        Ok(Self { members, prefix: prefix.to_owned() })
+        Ok(Self { secure, members, prefix: prefix.to_owned() })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "etcd://{}/{}", self.members.join(","), self.prefix)
+        write!(
+            f,
+            "{}://{}/{}",
+            if self.secure { "etcds" } else { "etcd" },
+            self.members.join(","),
+            self.prefix
+        )
     }
 }
 
@@ -87,13 +101,22 @@ pub struct User {
     pub password: String,
 }
 
+/// What a host proves itself with to a store.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// How it is spoken to by TLS.
+    pub tls: Option<Tls>,
+    /// As whom.
+    pub user: Option<User>,
+}
+
 /// The store. Clones share its connection.
 #[derive(Clone)]
 pub struct Etcd(Rc<Inner>);
 
 struct Inner {
     address: Address,
-    user: Option<User>,
+    credentials: Credentials,
     /// The member in use.
     member: Cell<usize>,
     connection: RefCell<Option<SendRequest<Bytes>>>,
@@ -113,10 +136,10 @@ enum Failed {
 impl Etcd {
     /// The store at that address. Connects when it is first used.
     #[must_use]
-    pub fn new(address: Address, user: Option<User>) -> Self {
+    pub fn new(address: Address, credentials: Credentials) -> Self {
         Self(Rc::new(Inner {
             address,
-            user,
+            credentials,
             member: Cell::new(0),
             connection: RefCell::new(None),
             token: RefCell::new(None),
@@ -147,14 +170,16 @@ impl Etcd {
         let connect = async {
             let stream = TcpStream::connect(member.as_str()).await.map_err(|error| failed(&error))?;
             let _ = stream.set_nodelay(true);
-            let mut builder = h2::client::Builder::new();
-            builder.initial_window_size(4 << 20).initial_connection_window_size(16 << 20);
-            let (send, mut connection) = builder.handshake(stream).await.map_err(|error| failed(&error))?;
-            if let Some(pings) = connection.ping_pong() {
-                tokio::spawn(live(connection, pings));
-            }
-            send.ready().await.map_err(|error| failed(&error))
+            let Some(tls) = &self.0.credentials.tls else {
+                return open(stream).await.map_err(|error| failed(&error));
+            };
+            let stream = tls.talk(member, stream).await.map_err(|error| failed(&error))?;
+            // What a member thinks of a certificate it says at the end, and may be gone before it is heard (RFC 8446, 4.4.2.4).
+            let unwelcome = |error| failed(&format!("{error}; it may not accept this host's certificate"));
+            open(stream).await.map_err(unwelcome)
         };
+        // A token is of a connection: a member that began anew does not know it.
+        *self.0.token.borrow_mut() = None;
         let ready =
             timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(failed(&"no connection in time")))?;
         *self.0.connection.borrow_mut() = Some(ready.clone());
@@ -163,7 +188,8 @@ impl Etcd {
 
     fn request(&self, path: &str) -> Result<Request<()>, Failed> {
         let member = &self.0.address.members[self.0.member.get()];
-        let uri: Result<Uri, _> = format!("http://{member}{path}").parse();
+        let uri: Result<Uri, _> =
+            format!("{}://{member}{path}", if self.0.address.secure { "https" } else { "http" }).parse();
         let uri = uri.map_err(|error| Failed::NotSent(error.to_string()))?;
         let mut request = Request::builder()
             .method(Method::POST)
@@ -198,8 +224,15 @@ impl Etcd {
             .unwrap_or_else(|_| Err(Failed::NoAnswer("no answer in time".to_owned())))
     }
 
+    /// Whether another token may help: this one ended, or users were changed since.
+    fn is_stale(&self, code: u32, reason: &str) -> bool {
+        let is_of_users = code == UNAUTHENTICATED
+            || code == INVALID_ARGUMENT && reason.contains("revision of auth store is old");
+        is_of_users && self.0.token.borrow().is_some()
+    }
+
     async fn log_in(&self) -> Result<(), Failed> {
-        let Some(user) = self.0.user.clone().filter(|_| self.0.token.borrow().is_none()) else {
+        let Some(user) = self.0.credentials.user.clone().filter(|_| self.0.token.borrow().is_none()) else {
             return Ok(());
         };
         let request = proto::AuthenticateRequest { name: user.name, password: user.password };
@@ -228,7 +261,10 @@ impl Etcd {
     /// A call that is sent once; another member is tried where it could not be sent.
     async fn call<A: Message, B: Message + Default>(&self, path: &str, message: &A) -> Result<B, Trouble> {
         let mut reason = String::new();
-        for _ in 0..=self.0.address.members.len() {
+        let mut tries = 0;
+        let begun = Instant::now();
+        while tries <= self.0.address.members.len() {
+            tries += 1;
             let asked = match self.log_in().await {
                 Ok(()) => self.ask(path, message).await,
                 Err(failed) => Err(failed),
@@ -243,9 +279,18 @@ impl Etcd {
                     self.next_member();
                     return Err(Trouble::Unknown(why));
                 }
-                Err(Failed::Status(UNAUTHENTICATED, why)) if self.0.token.borrow().is_some() => {
+                Err(Failed::Status(code, why)) if self.is_stale(code, &why) => {
                     *self.0.token.borrow_mut() = None;
                     reason = why;
+                }
+                // It is said before anything else is done.
+                Err(Failed::Status(UNAVAILABLE, why)) if why.contains("no leader") => {
+                    self.next_member();
+                    reason = why;
+                    if begun.elapsed() < LEADERLESS {
+                        tries = 0;
+                        sleep(AGAIN).await;
+                    }
                 }
                 Err(Failed::Status(UNAVAILABLE | DEADLINE_EXCEEDED, why)) => {
                     self.next_member();
@@ -259,15 +304,37 @@ impl Etcd {
 }
 
 /// Codes of gRPC.
+const INVALID_ARGUMENT: u32 = 3;
 const DEADLINE_EXCEEDED: u32 = 4;
 const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
+/// HTTP/2 on a stream, once the other end has answered on it: only then has it believed this host's certificate.
+async fn open<T: Stream>(stream: T) -> Result<SendRequest<Bytes>, h2::Error> {
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(4 << 20).initial_connection_window_size(16 << 20);
+    let (send, mut connection) = builder.handshake(stream).await?;
+    if let Some(mut pings) = connection.ping_pong() {
+        tokio::select! {
+            ended = &mut connection => ended?,
+            answered = pings.ping(h2::Ping::opaque()) => {
+                answered?;
+            }
+        }
+        tokio::spawn(live(connection, pings));
+    }
+    send.ready().await
+}
+
+/// What HTTP/2 runs on.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
 /// Drives a connection, and ends it where the other end is gone without a word.
-async fn live(connection: h2::client::Connection<TcpStream, Bytes>, mut pings: h2::PingPong) {
+async fn live<T: Stream>(connection: h2::client::Connection<T, Bytes>, mut pings: h2::PingPong) {
     let beat = async {
         loop {
-            tokio::time::sleep(PING).await;
+            sleep(PING).await;
             if !matches!(timeout(CONNECT * 4, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
                 return;
             }
@@ -461,7 +528,8 @@ impl Store for Etcd {
         let response =
             response.map_err(|_| Trouble::Unreachable("no answer in time".to_owned()))?.map_err(lost)?;
         status(response.headers()).map_err(failed)?;
-        Ok(Watching { messages: Messages::new(response.into_body()), _send: send })
+        let messages = Messages::new(response.into_body());
+        Ok(Watching { store: self.clone(), messages, _send: send })
     }
 
     async fn grant(&self, time: Duration) -> Result<Lease, Trouble> {
@@ -480,6 +548,7 @@ impl Store for Etcd {
 
 /// Tells of changes.
 pub struct Watching {
+    store: Etcd,
     messages: Messages,
     /// The store ends the watch when it is asked no more.
     _send: SendStream<Bytes>,
@@ -499,6 +568,8 @@ impl Watch for Watching {
                 return Err(Trouble::Compacted);
             }
             if answer.canceled {
+                // It does not say whether the token is why.
+                *self.store.0.token.borrow_mut() = None;
                 return Err(Trouble::Refused(crate::error::shown(&answer.cancel_reason)));
             }
             if answer.events.is_empty() {
@@ -526,8 +597,10 @@ mod tests {
         assert_eq!(address.members, ["10.0.0.1:2379", "[fd00::1]:2379"]);
         assert_eq!(address.prefix, "site/a");
         assert_eq!("etcd://h:1".parse::<Address>().unwrap().prefix, "rnet");
-        for text in
-            ["", "etcd://", "http://h:1", "etcd://h", "etcd://u@h:1", "etcd://h:1/$(id)", "etcds://h:1"]
+        let secure: Address = "etcds://h:1,i:2".parse().unwrap();
+        assert!(secure.secure && !address.secure);
+        assert_eq!(secure.to_string(), "etcds://h:1,i:2/rnet");
+        for text in ["", "etcd://", "http://h:1", "etcd://h", "etcd://u@h:1", "etcd://h:1/$(id)", "etcds://h"]
         {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod operations;
 mod proto;
 pub mod store;
+pub mod tls;
 
 use std::net::IpAddr;
 

@@ -84,7 +84,8 @@ impl Store {
         };
         let mut text = String::new();
         file.take(LONGEST_CONFIG).read_to_string(&mut text).map_err(|error| Error::store(&path, error))?;
-        text.parse().map_err(|reason| Error::Config { path, reason })
+        let config = text.parse::<Config>().map_err(|reason| Error::Config { path, reason })?;
+        Ok(config.of(&self.root))
     }
 
     /// Which cluster this host is of, and how far it had seen it.

@@ -496,7 +496,11 @@ impl<S: Store, K: Kernel> Core<S, K> {
     async fn reserve(&mut self, words: &Value) -> Result<Value, Refused> {
         let (network, endpoint): (Id, Id) = (read(&words["network"])?, read(&words["endpoint"])?);
         let (name, asked): (String, Vec<IpAddr>) = (read(&words["name"])?, read(&words["asked"])?);
-        let known = self.networks.get(&network).cloned();
+        let known = match self.networks.get(&network) {
+            Some(known) => Some(known.clone()),
+            // An agent that just began may not have heard of it yet.
+            None => self.cluster.networks().await?.into_iter().find(|known| known.id == network),
+        };
         let network = known.ok_or_else(|| Error::NetworkNotFound { name: network.short() })?;
         let mtu: u32 = network.options.get("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(0);
         let most = self.cluster.me.mtu.saturating_sub(overlay::overhead(self.cluster.me.address));

@@ -24,9 +24,10 @@ use super::{
 use crate::{
     cluster::{
         self, Host, Keys,
-        etcd::{Address, Etcd, User},
+        etcd::{Address, Credentials, Etcd, User},
         operations::{Cluster, Refused},
         store::Trouble,
+        tls::{Tls, secret},
     },
     config::Config,
     error::Error,
@@ -49,7 +50,7 @@ pub static PART: Part = Part {
 };
 
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_millis(2700);
+const PATIENCE: Duration = Duration::from_millis(2850);
 /// How often a host is heard of; a third of the time that it counts as alive.
 const BEAT: Duration = Duration::from_secs(3);
 /// How often everything that was placed is looked at again.
@@ -159,13 +160,37 @@ fn core_of(store: &Store, config: &Config) -> Result<Core<Etcd, Linux>, Error> {
     let id = rnet.identity()?.host;
     let me = Host { id, name, address: underlay.address, mtu: underlay.mtu, generation: 1, fenced: false };
     let keys = Keys::below(&address.prefix);
+    let credentials = credentials(&address, config)?;
+    Ok(Core::new(Cluster::new(Etcd::new(address, credentials), keys, me), rnet))
+}
+
+/// What the administrator's files say, checked before anything is sent.
+fn credentials(address: &Address, config: &Config) -> Result<Credentials, Error> {
+    let refuse = |reason: &str| Err(Error::Cluster { reason: format!("{address}: {reason}") });
+    let tls = match (&config.store_ca, &config.store_cert, &config.store_key) {
+        (None, None, None) if !address.secure => None,
+        _ if !address.secure => {
+            return refuse("store-ca, store-cert and store-key are for a store at etcds://");
+        }
+        (None, ..) => return refuse("TLS needs the certificate of the store's authority: store-ca"),
+        (_, Some(_), None) | (_, None, Some(_)) => {
+            return refuse("store-cert and store-key go together");
+        }
+        (Some(ca), cert, key) => Some(Tls { ca: ca.clone(), own: cert.clone().zip(key.clone()) }),
+    };
+    if let Some(Err(reason)) = tls.as_ref().map(Tls::config) {
+        return refuse(&reason);
+    }
     let user = config.store_password_file.as_deref().map(user).transpose()?;
-    Ok(Core::new(Cluster::new(Etcd::new(address, user), keys, me), rnet))
+    if user.is_some() && !address.secure {
+        tracing::warn!("{address}: the password is sent in clear; etcds:// does not");
+    }
+    Ok(Credentials { tls, user })
 }
 
 /// The first line of a file that only its owner may read: `USER:PASSWORD`.
 fn user(path: &std::path::Path) -> Result<User, Error> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::store(path, error))?;
+    let text = secret(path).map_err(|error| Error::store(path, error))?;
     let line = text.lines().next().unwrap_or_default();
     let (name, password) = line.split_once(':').ok_or_else(|| Error::Config {
         path: path.to_owned(),
