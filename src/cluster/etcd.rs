@@ -244,18 +244,14 @@ impl Etcd {
 
     /// A call that changes nothing, or nothing twice: tried at each member.
     async fn read<A: Message, B: Message + Default>(&self, path: &str, message: &A) -> Result<B, Trouble> {
-        let mut last = Trouble::Unreachable("it has no member".to_owned());
+        let mut last = String::new();
         for _ in 0..=self.0.address.members.len() {
-            last = match self.call(path, message).await {
-                Ok(answer) => return Ok(answer),
-                Err(Trouble::Refused(reason)) => return Err(Trouble::Refused(reason)),
-                Err(trouble) => trouble,
-            };
+            match self.call(path, message).await {
+                Err(Trouble::Unknown(reason)) => last = reason,
+                told => return told,
+            }
         }
-        Err(match last {
-            Trouble::Unknown(reason) => Trouble::Unreachable(reason),
-            trouble => trouble,
-        })
+        Err(Trouble::Unreachable(last))
     }
 
     /// A call that is sent once; another member is tried where it could not be sent.

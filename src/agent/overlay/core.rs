@@ -537,6 +537,12 @@ impl<S: Store, K: Kernel> Core<S, K> {
     }
 }
 
+/// What whoever asked is told where the store does not answer in time.
+pub fn late(words: &Value) -> Value {
+    let late = Trouble::Unreachable("no answer in time".to_owned());
+    no(words["do"].as_str().unwrap_or_default(), &late.into())
+}
+
 fn read<T: for<'a> serde::Deserialize<'a>>(value: &Value) -> Result<T, Error> {
     serde_json::from_value(value.clone()).map_err(|error| Error::agent(shown(&error.to_string())))
 }

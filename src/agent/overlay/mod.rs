@@ -81,8 +81,8 @@ async fn run(mut inside: Inside) -> Result<(), Error> {
         tokio::select! {
             request = inside.requests.next() => {
                 let Some(request) = request else { return Ok(()) };
-                let late = |_| json!({"no": "overlay: the store does not answer; running containers are not affected"});
-                let answer = timeout(PATIENCE, core.answer(&request)).await.unwrap_or_else(late);
+                let answer = timeout(PATIENCE, core.answer(&request)).await;
+                let answer = answer.unwrap_or_else(|_| core::late(&request));
                 inside.requests.answer(&answer).await.map_err(failed)?;
             }
             followed = async { sleep_until(again).await; core.follow.next(&core.cluster.store).await } => match followed {
