@@ -90,7 +90,8 @@ impl Drop for Machines {
 impl Machines {
     fn start(rnet: &Path) -> Done<Self> {
         let mut machines = Self { rnet: rnet.to_owned(), running: Vec::new() };
-        ip("link add underlay type bridge mcast_snooping 0")?;
+        // Of its own: one that follows its ports leaves who asked too early with an address that nobody has.
+        ip("link add underlay address 02:00:00:00:00:fe type bridge mcast_snooping 0")?;
         ip("address add 198.51.100.254/24 dev underlay")?;
         ip("link set underlay up")?;
         let mut etcd = Command::new("etcd");
