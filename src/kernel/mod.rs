@@ -22,6 +22,8 @@ mod probe;
 mod route;
 mod sandbox;
 mod shape;
+#[cfg(test)]
+mod shared;
 mod survey;
 mod sysctl;
 mod within;

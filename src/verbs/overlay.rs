@@ -199,11 +199,11 @@ impl<K: Kernel> Rnet<K> {
         Ok((ready, pending))
     }
 
-    /// Brings the kernel from these peers to those, in one plan. `all` is what else was placed: everything that may come
-    /// to exist is on record before it does.
+    /// Brings the kernel from these peers to those, in one plan. `all` is what was placed so far: everything that exists
+    /// is on record, before it comes and until it is gone, and nobody mends the host in between.
     ///
     /// # Errors
-    /// When a step is refused.
+    /// When a step is refused, or the record cannot be written.
     pub fn move_peers(
         &mut self,
         network: &Network,
@@ -211,30 +211,45 @@ impl<K: Kernel> Rnet<K> {
         before: &[Peer],
         after: &[Peer],
     ) -> Result<(), Error> {
-        let wanted = peers(network, after)?;
-        if !wanted.is_empty() {
-            let may_exist = peers(network, all)?.into_iter().chain(wanted.clone());
-            self.record(network, may_exist.collect())?;
+        let _host = self.store.lock_host()?;
+        let (gone, come) = (peers(network, before)?, peers(network, after)?);
+        let mut known = peers(network, all)?;
+        let seen: HashSet<&Resource> = known.iter().collect();
+        let fresh: Vec<Resource> = come.iter().filter(|resource| !seen.contains(resource)).cloned().collect();
+        if !fresh.is_empty() {
+            known.extend(fresh);
+            self.record(network, known.clone())?;
         }
-        self.settle_plan(&Plan::between(&peers(network, before)?, &wanted))
+        self.settle_plan(&Plan::between(&gone, &come))?;
+        let stay: HashSet<&Resource> = come.iter().collect();
+        let left: HashSet<&Resource> = gone.iter().filter(|resource| !stay.contains(resource)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        known.retain(|resource| !left.contains(resource));
+        self.record(network, known)
     }
 
     /// Brings the kernel to these peers from whatever it has and a record knows of.
     ///
     /// # Errors
-    /// When the kernel cannot be looked at, or a step is refused.
+    /// When the kernel cannot be looked at, a step is refused, or the record cannot be written.
     pub fn settle_peers(&mut self, network: &Network, all: &[Peer]) -> Result<(), Error> {
+        let _host = self.store.lock_host()?;
         let Some(state) = self.store.network_state(&network.id)? else { return Ok(()) };
         let wanted = peers(network, all)?;
         let mut known = wanted.clone();
         let seen: HashSet<&Resource> = wanted.iter().collect();
-        let own: HashSet<Resource> = driver("overlay")?.network(network)?.into_iter().collect();
+        let mut own: HashSet<Resource> = driver("overlay")?.network(network)?.into_iter().collect();
+        // An address that was elsewhere may be here by now.
+        own.extend(self.store.endpoints(&network.id)?.into_iter().flat_map(|state| state.made));
         known.extend(state.made.iter().filter(|r| !seen.contains(r) && !own.contains(r)).cloned());
         self.record(network, known.clone())?;
         let failed = |refusal| Error::kernel("look at the host", refusal);
         let found: Vec<Resource> =
             self.kernel.find(&known, None).map_err(failed)?.into_iter().flatten().collect();
-        self.settle_plan(&Plan::between(&found, &wanted))
+        self.settle_plan(&Plan::between(&found, &wanted))?;
+        if known.len() > wanted.len() { self.record(network, wanted) } else { Ok(()) }
     }
 
     fn settle_plan(&mut self, plan: &Plan) -> Result<(), Error> {
@@ -246,13 +261,6 @@ impl<K: Kernel> Rnet<K> {
     }
 
     /// Records the peers with what was made for the network, so that it is checked, mended and unmade with it.
-    ///
-    /// # Errors
-    /// When the record cannot be written.
-    pub fn record_peers(&mut self, network: &Network, all: &[Peer]) -> Result<(), Error> {
-        self.record(network, peers(network, all)?)
-    }
-
     fn record(&mut self, network: &Network, placed: Vec<Resource>) -> Result<(), Error> {
         let Some(_lock) = self.store.lock_living_network(network)? else { return Ok(()) };
         let Some(mut state) = self.store.network_state(&network.id)?.filter(|state| !state.pending) else {

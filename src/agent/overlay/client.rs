@@ -20,7 +20,7 @@ use crate::{
 
 /// Asks the agent of this host.
 pub struct Client {
-    store: Store,
+    ask: Box<dyn Fn(&Value) -> Result<Value, Error>>,
 }
 
 /// A host of the cluster, and whether it was heard of lately.
@@ -41,22 +41,19 @@ impl Client {
     /// Of the agent of these records.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self::asking(move |words| ask(&store, words))
+    }
+
+    /// Of an agent that is asked in that way.
+    pub(super) fn asking(ask: impl Fn(&Value) -> Result<Value, Error> + 'static) -> Self {
+        Self { ask: Box::new(ask) }
     }
 
     fn ask(&self, words: Value) -> Result<Value, Error> {
-        let request = Request::Ask { part: NAME.to_owned(), words };
-        let none = "networks that span hosts need the agent, and none runs: rnet agent --store etcd://HOST:PORT \
-                    (or hosts named by hand: -o peers=HOST=RANGE,...)";
-        match start::ask(&self.store, &request)? {
-            Some(Reply::Done(answer)) => match answer.get("no").and_then(Value::as_str) {
-                Some(reason) => Err(Error::Cluster { reason: reason.to_owned() }),
-                None => Ok(answer["ok"].clone()),
-            },
-            Some(Reply::Failed(reason)) if !reason.ends_with(" does not run") => {
-                Err(Error::Cluster { reason })
-            }
-            Some(Reply::Failed(_) | Reply::Leaving) | None => Err(Error::Cluster { reason: none.to_owned() }),
+        let answer = (self.ask)(&words)?;
+        match answer.get("no").and_then(Value::as_str) {
+            Some(reason) => Err(Error::Cluster { reason: reason.to_owned() }),
+            None => Ok(answer["ok"].clone()),
         }
     }
 
@@ -79,6 +76,18 @@ impl Client {
     /// When there is none, or the store does not answer.
     pub fn fence(&self, host: &Id) -> Result<(), Error> {
         self.ask(json!({"do": "fence", "host": host})).map(drop)
+    }
+}
+
+/// One line there, one back.
+fn ask(store: &Store, words: &Value) -> Result<Value, Error> {
+    let request = Request::Ask { part: NAME.to_owned(), words: words.clone() };
+    let none = "networks that span hosts need the agent, and none runs: rnet agent --store etcd://HOST:PORT \
+                (or hosts named by hand: -o peers=HOST=RANGE,...)";
+    match start::ask(store, &request)? {
+        Some(Reply::Done(answer)) => Ok(answer),
+        Some(Reply::Failed(reason)) if !reason.ends_with(" does not run") => Err(Error::Cluster { reason }),
+        Some(Reply::Failed(_) | Reply::Leaving) | None => Err(Error::Cluster { reason: none.to_owned() }),
     }
 }
 

@@ -47,8 +47,6 @@ pub struct Core<S: Store, K: Kernel> {
     placed: BTreeMap<Id, BTreeMap<Id, Peer>>,
     /// Who was said to be on other hosts, by network.
     named: BTreeMap<Id, Vec<Far>>,
-    /// Networks whose record does not name all peers that were placed.
-    unrecorded: BTreeSet<Id>,
     /// Networks that the cluster has no more, and this host still has.
     leaving: BTreeSet<Id>,
     /// Endpoints that addresses were reserved for, and when.
@@ -75,7 +73,6 @@ impl<S: Store, K: Kernel> Core<S, K> {
             ends: BTreeMap::new(),
             placed: BTreeMap::new(),
             named: BTreeMap::new(),
-            unrecorded: BTreeSet::new(),
             leaving: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             distrust: None,
@@ -102,6 +99,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             self.registered = true;
             if again {
                 tracing::warn!("this host was removed from the cluster and is back");
+                self.settle().await?;
             }
         } else if self.cluster.keep_alive().await? {
             self.settle().await?;
@@ -186,6 +184,8 @@ impl<S: Store, K: Kernel> Core<S, K> {
             (Key::Host(id), Some(value)) => match parse::<Host>(value).and_then(|host| sound_host(&id, host))
             {
                 Ok(host) => {
+                    // Others removed this host, which lives: it comes back with the next beat.
+                    self.registered &= id != self.cluster.me.id || !host.fenced;
                     self.hosts.insert(id, host);
                     touched.extend(self.networks.keys().copied());
                 }
@@ -237,7 +237,6 @@ impl<S: Store, K: Kernel> Core<S, K> {
         let Some(network) = known else {
             self.placed.remove(id);
             self.named.remove(id);
-            self.unrecorded.remove(id);
             return;
         };
         let believed = match self.ends.get(id) {
@@ -251,13 +250,11 @@ impl<S: Store, K: Kernel> Core<S, K> {
             Some(before) => {
                 let (from, to) = difference(&before, &wanted);
                 let all: Vec<Peer> = before.into_values().collect();
-                self.unrecorded.insert(*id);
                 self.rnet.move_peers(&network, &all, &from, &to)
             }
             // Nobody knows what is there: all is looked at.
             None => {
                 let all: Vec<Peer> = wanted.values().cloned().collect();
-                self.unrecorded.insert(*id);
                 self.rnet.settle_peers(&network, &all)
             }
         };
@@ -284,19 +281,8 @@ impl<S: Store, K: Kernel> Core<S, K> {
         }
     }
 
-    /// Records what was placed, and forgets what the cluster forgot.
+    /// Forgets what the cluster forgot, and records how far it was followed.
     pub fn tidy(&mut self) {
-        for id in std::mem::take(&mut self.unrecorded) {
-            let (Some(placed), Ok(Some(network))) =
-                (self.placed.get(&id), self.rnet.store().made_network(&id))
-            else {
-                continue;
-            };
-            let all: Vec<Peer> = placed.values().cloned().collect();
-            if let Err(error) = self.rnet.record_peers(&network, &all) {
-                tracing::warn!("{error}");
-            }
-        }
         for id in self.leaving.clone() {
             match self.rnet.forget_shared(&id) {
                 Ok(true) => drop(self.leaving.remove(&id)),
@@ -513,7 +499,21 @@ impl<S: Store, K: Kernel> Core<S, K> {
         }
         self.in_flight.insert(endpoint, verbs::uptime());
         let wish = Wish { endpoint, name, asked };
-        Ok(json!(self.cluster.reserve(&network, &wish).await?))
+        let addresses = self.cluster.reserve(&network, &wish).await?;
+        self.moved_here(&network.id, &addresses);
+        Ok(json!(addresses))
+    }
+
+    /// Whoever had these addresses elsewhere has them no more, whether that was heard of or not: what leads there goes
+    /// before anything leads to where they are now.
+    fn moved_here(&mut self, network: &Id, addresses: &[IpAddr]) {
+        let Some(ends) = self.ends.get_mut(network) else { return };
+        let before = ends.len();
+        let me = self.cluster.me.id;
+        ends.retain(|(host, _), end| *host == me || !end.addresses.iter().any(|one| addresses.contains(one)));
+        if ends.len() < before {
+            self.place(network);
+        }
     }
 
     async fn fence(&mut self, host: &Value) -> Result<Value, Refused> {

@@ -8,6 +8,9 @@
 mod belief;
 mod client;
 mod core;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod simulation;
 
 use std::time::Duration;
 
