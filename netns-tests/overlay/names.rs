@@ -66,7 +66,13 @@ fn containers_of_all_hosts_are_found(lab: &Lab) {
     for (host, name) in [(0, "c1"), (1, "c2")] {
         cluster.hosts[host].rn(lab, &format!("network disconnect ov {name}")).ok();
     }
-    until("the others were told", || cluster.hosts[0].rn(lab, "network rm ov").succeeded());
+    let mut said = String::new();
+    until("the others were told", || {
+        let removed = cluster.hosts[0].rn(lab, "network rm ov");
+        assert!(said.is_empty() || !removed.stderr().contains("not found"), "removed, and not: {said}");
+        said = removed.stderr().to_owned();
+        removed.succeeded()
+    });
     cluster.end(lab);
 }
 
@@ -101,6 +107,12 @@ fn names_stay_without_the_store_and_without_the_agents_memory(lab: &Lab) {
             cluster.hosts[host].rn(lab, &format!("network disconnect ov {name}")).succeeded()
         });
     }
-    until("the others were told", || cluster.hosts[0].rn(lab, "network rm ov").succeeded());
+    let mut said = String::new();
+    until("the others were told", || {
+        let removed = cluster.hosts[0].rn(lab, "network rm ov");
+        assert!(said.is_empty() || !removed.stderr().contains("not found"), "removed, and not: {said}");
+        said = removed.stderr().to_owned();
+        removed.succeeded()
+    });
     cluster.end(lab);
 }

@@ -347,7 +347,7 @@ impl<S: Store> Cluster<S> {
         free_address(pool, &self.me.id, free).ok_or_else(|| Error::PoolExhausted {
             network: network.name.to_string(),
             pool: pool.range.unwrap_or(pool.subnet),
-            used: taken.len(),
+            used: taken.iter().filter(|address| pool.subnet.contains(**address)).count(),
         })
     }
 

@@ -364,8 +364,16 @@ impl<K: Kernel> Rnet<K> {
             self.cluster()?.settle()?;
             self.cluster()?.remove(&network)?;
         }
-        self.remove_all(&network, endpoints, force)?;
+        match self.remove_all(&network, endpoints, force) {
+            // The agent heard of it too, and was faster.
+            Err(_) if cluster::is_shared(&network) && !self.is_defined(&network)? => {}
+            result => result?,
+        }
         Ok((network, Plan::default()))
+    }
+
+    fn is_defined(&self, network: &Network) -> Result<bool, Error> {
+        Ok(self.store.definition(&network.name)?.is_some_and(|known| known.id == network.id))
     }
 
     fn remove_plan(&mut self, network: &Network, force: bool) -> Result<Plan, Error> {

@@ -15,15 +15,17 @@ use crate::{
     store::Far,
 };
 
-/// What other hosts have of a network, as far as it can be believed.
+/// What other hosts have of a network, as far as it can be believed. `here`: addresses of containers of this host, which
+/// keep them on it even where the others have given them to somebody else meanwhile.
 pub fn believed<'a>(
     network: &Network,
     me: &Host,
     hosts: &'a BTreeMap<Id, Host>,
     ends: &'a BTreeMap<(Id, Id), End>,
+    here: Option<&HashSet<IpAddr>>,
 ) -> Vec<(&'a Host, &'a End)> {
     let mut believed = Vec::new();
-    let mut seen: HashSet<IpAddr> = HashSet::new();
+    let mut seen: HashSet<IpAddr> = here.cloned().unwrap_or_default();
     let own = ends.iter().filter(|((host, _), _)| *host == me.id);
     seen.extend(own.flat_map(|(_, end)| end.addresses.iter().copied()));
     for ((host, id), end) in ends {

@@ -20,8 +20,11 @@ use crate::{
 
 /// Asks the agent of this host.
 pub struct Client {
-    ask: Box<dyn Fn(&Value) -> Result<Value, Error>>,
+    ask: Box<Ask>,
 }
+
+/// A question to the part, and what it answers.
+type Ask = dyn Fn(&Value) -> Result<Value, Error>;
 
 /// A host of the cluster, and whether it was heard of lately.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

@@ -18,6 +18,7 @@ use crate::{
     cluster::{
         End, Host, Key,
         follow::{Difference, Follow},
+        is_shared,
         operations::{Cluster, Refused, Wish},
         parse,
         store::{Store, Trouble},
@@ -43,6 +44,8 @@ pub struct Core<S: Store, K: Kernel> {
     alive: BTreeSet<Id>,
     networks: BTreeMap<Id, Network>,
     ends: BTreeMap<Id, BTreeMap<(Id, Id), End>>,
+    /// Addresses of containers of this host, by network, as its records were last read.
+    here: BTreeMap<Id, HashSet<IpAddr>>,
     /// Peers as they were last placed, by network and host.
     placed: BTreeMap<Id, BTreeMap<Id, Peer>>,
     /// Who was said to be on other hosts, by network.
@@ -71,6 +74,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             alive: BTreeSet::new(),
             networks: BTreeMap::new(),
             ends: BTreeMap::new(),
+            here: BTreeMap::new(),
             placed: BTreeMap::new(),
             named: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -219,6 +223,12 @@ impl<S: Store, K: Kernel> Core<S, K> {
         }
     }
 
+    /// What could not be taken over may have met what is gone by now.
+    fn adopt_all(&mut self) {
+        let all: Vec<Network> = self.networks.values().cloned().collect();
+        all.iter().for_each(|network| self.adopt(network));
+    }
+
     fn adopt(&mut self, network: &Network) {
         match self.rnet.adopt(network, self.cluster.me.address) {
             Ok(_) => {}
@@ -240,7 +250,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             return;
         };
         let believed = match self.ends.get(id) {
-            Some(ends) => belief::believed(&network, &self.cluster.me, &self.hosts, ends),
+            Some(ends) => belief::believed(&network, &self.cluster.me, &self.hosts, ends, self.here.get(id)),
             None => Vec::new(),
         };
         let wanted = belief::peers(&believed);
@@ -285,7 +295,10 @@ impl<S: Store, K: Kernel> Core<S, K> {
     pub fn tidy(&mut self) {
         for id in self.leaving.clone() {
             match self.rnet.forget_shared(&id) {
-                Ok(true) => drop(self.leaving.remove(&id)),
+                Ok(true) => {
+                    self.leaving.remove(&id);
+                    self.adopt_all();
+                }
                 Ok(false) => {}
                 Err(error) => tracing::warn!("{error}"),
             }
@@ -304,6 +317,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
         if self.distrust.is_some() || !self.follow.is_told() {
             return;
         }
+        self.adopt_all();
         self.placed.clear();
         self.named.clear();
         let all: Vec<Id> = self.networks.keys().copied().collect();
@@ -320,6 +334,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             self.networks.keys().filter(|id| !self.placed.contains_key(id)).copied().collect();
         fresh.iter().for_each(|id| self.place(id));
         let (ready, pending) = self.rnet.shared_endpoints()?;
+        self.know_here(&ready);
         let me = self.cluster.me.id;
         for state in &ready {
             let end = end_of(state);
@@ -345,6 +360,21 @@ impl<S: Store, K: Kernel> Core<S, K> {
             self.ends.entry(network).or_default().remove(&(me, end));
         }
         Ok(())
+    }
+
+    /// What another host has by now of an address that went from here is placed.
+    fn know_here(&mut self, ready: &[EndpointState]) {
+        let mut here: BTreeMap<Id, HashSet<IpAddr>> = BTreeMap::new();
+        for endpoint in ready.iter().map(|state| &state.endpoint) {
+            here.entry(endpoint.network).or_default().extend(endpoint.addresses.iter().map(IpNetwork::ip));
+        }
+        let before = std::mem::replace(&mut self.here, here);
+        for (network, addresses) in before {
+            let now = self.here.get(&network);
+            if addresses.iter().any(|address| now.is_none_or(|now| !now.contains(address))) {
+                self.place(&network);
+            }
+        }
     }
 
     async fn publish(&mut self, network: &Id, end: &End) -> Result<(), Refused> {
@@ -377,11 +407,26 @@ impl<S: Store, K: Kernel> Core<S, K> {
         self.cluster.publish(network, end).await
     }
 
+    /// What was removed while nobody here heard of it is removed here too.
+    fn leave_unknown(&mut self) -> Result<(), Error> {
+        if self.distrust.is_some() || !self.follow.is_told() {
+            return Ok(());
+        }
+        let defined = self.rnet.store().definitions()?;
+        let unknown = defined.iter().filter(|network| is_shared(network)).map(|network| network.id);
+        // One whose definition cannot be believed is still there.
+        let is_there = |id: &Id| self.follow.known().contains_key(&self.cluster.keys.network(id));
+        let gone: Vec<Id> = unknown.filter(|id| !self.networks.contains_key(id) && !is_there(id)).collect();
+        self.leaving.extend(gone);
+        Ok(())
+    }
+
     /// Gives back addresses that this host holds for nobody: of commands that died between reserving and recording.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn sweep(&mut self) -> Result<(), Refused> {
+        self.leave_unknown()?;
         let held = self.cluster.held_by(&self.cluster.me.id).await?;
         let (ready, pending) = self.rnet.shared_endpoints()?;
         let is_here = |id: &Id| ready.iter().any(|state| state.endpoint.id == *id) || pending.contains(id);
