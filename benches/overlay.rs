@@ -1,5 +1,6 @@
 //! Overlay networks that hosts share by a store: how long it takes from a write into etcd until the kernels of ten hosts
-//! have it. As root: `cargo bench --bench overlay`, with `-- --quick` for a run under a minute.
+//! have it, how long an attach takes, and how fast TCP is beside a bare VXLAN. As root: `cargo bench --bench overlay`, with
+//! `-- --quick` for a run of two minutes.
 //!
 //! Hosts are network namespaces on one underlay, each with its own agent and directories; all of them and a real etcd,
 //! which keeps its data in memory, share this machine's processors. The clock starts before the write is sent, so the
@@ -37,8 +38,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const HOSTS: usize = 10;
 const STORE: &str = "etcd://198.51.100.254:2379/bench";
-/// In milliseconds: the median, and what 99 of 100 stay below.
+/// From a write to all hosts, in milliseconds: the median, and what 99 of 100 stay below.
 const GOALS: [f64; 2] = [5.0, 30.0];
+/// Of an attach, median in milliseconds: to a network that the host has a container in, and to one that it has none in.
+const ATTACH_GOALS: [f64; 2] = [15.0, 50.0];
+/// Namespaces beside the hosts and their containers: the ends of a bare VXLAN, and a container that comes and goes.
+const BARE: [usize; 2] = [2 * HOSTS + 1, 2 * HOSTS + 2];
+/// Beside them: namespaces with a bridge and a VXLAN, and one with a veth pair to each.
+const BRIDGED: [usize; 2] = [2 * HOSTS + 3, 2 * HOSTS + 4];
+const BEHIND: [usize; 2] = [2 * HOSTS + 5, 2 * HOSTS + 6];
+const GUEST: usize = 2 * HOSTS + 7;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -58,17 +67,88 @@ fn main() -> ExitCode {
 
 fn bench(rounds: usize) -> Done {
     let [rnet, _] = lab::build()?;
-    let lab = Lab::open(2 * HOSTS, move || Machines::start(&rnet))?;
+    let lab = Lab::open(GUEST, move || Machines::start(&rnet))?;
     let mut times = lab.ask(move |machines| machines.latencies(rounds))?;
-    times.sort_by(f64::total_cmp);
+    let mut attaches = lab.ask(move |machines| machines.attaches(rounds / 4))?;
+    let mut streams = lab.ask(move |_| streams(rounds / 10))?;
     println!(
         "| from the write into etcd to the kernels of {HOSTS} hosts, {rounds} writes | goal | measured |"
     );
     println!("|---|---|---|");
     for (figure, part, goal) in [("median", 0.5, GOALS[0]), ("p99", 0.99, GOALS[1])] {
-        println!("| {figure} | {goal} ms | {:.1} ms |", times[((times.len() - 1) as f64 * part) as usize]);
+        println!("| {figure} | {goal} ms | {:.1} ms |", at(&mut times, part));
+    }
+    let kinds = ["attach, the host has the network", "attach, the first of the host"];
+    for ((kind, times), goal) in kinds.iter().zip(&mut attaches).zip(ATTACH_GOALS) {
+        println!("| {kind}, median | {goal} ms | {:.1} ms |", at(times, 0.5));
+    }
+    for ((what, goal), ratios) in
+        [("bare VXLAN", "0.95"), ("VXLAN on a bridge with veth pairs", "")].iter().zip(&mut streams)
+    {
+        let (low, middle, high) = (at(ratios, 0.1), at(ratios, 0.5), at(ratios, 0.9));
+        println!(
+            "| TCP / {what}, median (from 10 to 90 of 100) | {goal} | {middle:.2} ({low:.2} to {high:.2}) |"
+        );
     }
     Ok(())
+}
+
+/// What that part of the measurements stays below.
+fn at(list: &mut [f64], part: f64) -> f64 {
+    list.sort_by(f64::total_cmp);
+    list[((list.len() - 1) as f64 * part) as usize]
+}
+
+/// TCP between containers of two hosts against the ends of a VXLAN without anything else, and against the same with the
+/// bridge and the veth pairs that containers need, in turns.
+fn streams(rounds: usize) -> Done<[Vec<f64>; 2]> {
+    for (number, place) in [1, 2].into_iter().zip(0..) {
+        for (name, id, to) in [("bare", 77, BARE[place]), ("vx", 78, BRIDGED[place])] {
+            let (own, other) = (format!("198.51.100.{number}"), format!("198.51.100.{}", 3 - number));
+            let tunnel = format!("type vxlan id {id} local {own} remote {other} dstport 4790 dev eth0");
+            ip(&format!("-n c{number} link add {name} {tunnel}"))?;
+            ip(&format!("-n c{number} link set {name} netns c{to}"))?;
+            ip(&format!("-n c{to} link set {name} up"))?;
+        }
+        let (bridged, behind) = (BRIDGED[place], BEHIND[place]);
+        ip(&format!("-n c{bridged} link add br type bridge"))?;
+        ip(&format!("-n c{bridged} link set br up"))?;
+        ip(&format!("-n c{bridged} link set vx master br"))?;
+        ip(&format!("-n c{bridged} link add v type veth peer name eth0 netns c{behind}"))?;
+        ip(&format!("-n c{bridged} link set v master br up"))?;
+        // As long as what the tunnel takes.
+        ip(&format!("-n c{behind} link set eth0 mtu 1450 up"))?;
+        ip(&format!("-n c{behind} address add 10.78.0.{number}/24 dev eth0"))?;
+        ip(&format!("-n c{} address add 10.77.0.{number}/24 dev bare", BARE[place]))?;
+    }
+    let ways = [
+        (HOSTS + 1, HOSTS + 2, container(2)),
+        (BARE[0], BARE[1], "10.77.0.2".to_owned()),
+        (BEHIND[0], BEHIND[1], "10.78.0.2".to_owned()),
+    ];
+    let mut ratios = [Vec::new(), Vec::new()];
+    for round in 0..=rounds {
+        eprint!("\rstreams: round {round} of {rounds}");
+        let mut rates = [0.0; 3];
+        // Each is the first as often as the others.
+        for turn in 0..ways.len() {
+            let way = (round + turn) % ways.len();
+            let (from, to, address) = &ways[way];
+            let time = Duration::from_millis(500);
+            rates[way] = traffic::throughput(&lab::netns(*from), &lab::netns(*to), address, time)?;
+        }
+        // The first round warms up.
+        if round > 0 {
+            ratios.iter_mut().zip([1, 2]).for_each(|(list, other)| list.push(rates[0] / rates[other]));
+        }
+    }
+    eprintln!();
+    Ok(ratios)
+}
+
+/// The address of a host's own container.
+fn container(host: usize) -> String {
+    format!("10.9.1.{host}")
 }
 
 /// The store, the hosts, and what runs on them.
@@ -117,7 +197,8 @@ impl Machines {
         machines.on(1, "network create -d overlay --subnet 10.9.0.0/16 ov")?;
         for number in 1..=HOSTS {
             machines.until(number, "network inspect ov", |_| true)?;
-            machines.on(number, &format!("network connect ov c{}", HOSTS + number))?;
+            let address = container(number);
+            machines.on(number, &format!("network connect --ip {address} ov c{}", HOSTS + number))?;
         }
         Ok(machines)
     }
@@ -152,6 +233,29 @@ impl Machines {
             }
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Milliseconds of an attach: to a network that the host has a container in, and to one that it has none in.
+    fn attaches(&self, rounds: usize) -> Done<[Vec<f64>; 2]> {
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            eprint!("\rattach: round {round} of {rounds}");
+            self.on(HOSTS, &format!("network disconnect ov c{}", 2 * HOSTS))?;
+            lab::settle();
+            for (kind, (host, name)) in [(1, GUEST), (HOSTS, 2 * HOSTS)].into_iter().enumerate() {
+                let mut command = self.command(host, &format!("network connect ov c{name}"));
+                let time = traffic::inside(&lab::netns(host), move || lab::timed(&mut command))??;
+                // The first ones warm up.
+                if round > 0 {
+                    times[kind].push(time);
+                }
+                lab::settle();
+            }
+            self.on(1, &format!("network disconnect ov c{GUEST}"))?;
+            lab::settle();
+        }
+        eprintln!();
+        Ok(times)
     }
 
     /// Milliseconds from a write to each host's kernel, for each write and host.

@@ -85,20 +85,14 @@ pub(super) fn check_dir(path: &Path) -> Result<(), Error> {
 
 /// Writes a record: readers see the old one or the new one, and a kill leaves no half of it.
 pub(super) fn write<T: Serialize>(path: &Path, record: &T, durable: Durable) -> Result<(), Error> {
-    let result = text_of(record).and_then(|text| match write_new(path, &text, durable) {
-        Err(error) if is_replacing(&error) => write_over(path, &text, durable).map(drop),
-        written => written.map(drop),
-    });
+    let result = text_of(record).and_then(|text| put(path, &text, durable).map(drop));
     let result = result.and_then(|()| if durable == Durable::Yes { sync_parent(path) } else { Ok(()) });
     result.map_err(|error| Error::store(path, error))
 }
 
 /// Writes a new record that is locked before anyone can see it.
 pub(super) fn write_locked<T: Serialize>(path: &Path, record: &T) -> Result<Lock, Error> {
-    let written = text_of(record).and_then(|text| match write_new(path, &text, Durable::No) {
-        Err(error) if is_replacing(&error) => write_over(path, &text, Durable::No),
-        written => written,
-    });
+    let written = text_of(record).and_then(|text| put(path, &text, Durable::No));
     written.map(Lock).map_err(|error| Error::store(path, error))
 }
 
@@ -106,7 +100,18 @@ fn text_of<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
     Ok(serde_json::to_vec(&Versioned { version: VERSION, record })?)
 }
 
-/// The record is there already, or the file system has no files without a name.
+/// The file is whole whenever it has its name, and what it replaces until then.
+fn put(path: &Path, text: &[u8], durable: Durable) -> io::Result<File> {
+    if path.symlink_metadata().is_ok() {
+        return write_over(path, text, durable);
+    }
+    match write_new(path, text, durable) {
+        Err(error) if is_replacing(&error) => write_over(path, text, durable),
+        written => written,
+    }
+}
+
+/// The record is there by now, or the file system has no files without a name.
 fn is_replacing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EEXIST | libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL))
 }

@@ -15,7 +15,7 @@ use crate::{
     ipam::{self, Wishes},
     kernel::Kernel,
     plan::Plan,
-    store::EndpointState,
+    store::{EndpointState, NetworkState},
 };
 
 /// What is said where a cluster is needed and there is none.
@@ -263,13 +263,11 @@ impl<K: Kernel> Rnet<K> {
     /// Records the peers with what was made for the network, so that it is checked, mended and unmade with it.
     fn record(&mut self, network: &Network, placed: Vec<Resource>) -> Result<(), Error> {
         let Some(_lock) = self.store.lock_living_network(network)? else { return Ok(()) };
-        let Some(mut state) = self.store.network_state(&network.id)?.filter(|state| !state.pending) else {
-            return Ok(());
-        };
+        let Some(made) = self.store.made_network(&network.id)? else { return Ok(()) };
         let own = driver("overlay")?.network(network)?.into_iter().filter(|resource| !resource.is_shared());
         let mut seen = HashSet::new();
-        state.made = own.chain(placed).filter(|resource| seen.insert(resource.clone())).collect();
-        self.store.set_network_state(&state)
+        let made_of = own.chain(placed).filter(|resource| seen.insert(resource.clone())).collect();
+        self.store.set_network_state(&NetworkState { network: made, pending: false, made: made_of })
     }
 }
 
