@@ -111,8 +111,8 @@ fn streams(rounds: usize) -> Done<[Vec<f64>; 2]> {
             ip(&format!("-n c{to} link set {name} up"))?;
         }
         let (bridged, behind) = (BRIDGED[place], BEHIND[place]);
-        ip(&format!("-n c{bridged} link add br type bridge"))?;
-        ip(&format!("-n c{bridged} link set br up"))?;
+        ip(&format!("-n c{bridged} link add name br type bridge"))?;
+        ip(&format!("-n c{bridged} link set dev br up"))?;
         ip(&format!("-n c{bridged} link set vx master br"))?;
         ip(&format!("-n c{bridged} link add v type veth peer name eth0 netns c{behind}"))?;
         ip(&format!("-n c{bridged} link set v master br up"))?;

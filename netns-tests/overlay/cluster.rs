@@ -17,6 +17,7 @@ use crate::{
 
 tests!(
     a_network_made_on_one_host_is_on_all_of_them,
+    traffic_goes_on_while_others_come_and_go,
     without_agent_and_store_traffic_goes_on_and_a_new_attach_fails_soon,
     an_address_moves_from_host_to_host,
     a_host_that_is_gone_is_removed_and_comes_back,
@@ -146,6 +147,7 @@ fn a_network_made_on_one_host_is_on_all_of_them(lab: &Lab) {
             lab.tcp(from, &format!("[{six}]:80")).answered_by(to).seen_from(&own.1);
         }
     }
+    cluster.hosts.iter().for_each(|host| three_entries_for_each(lab, host, 2));
     for (host, place) in cluster.hosts.iter().zip(&places) {
         lab.tcp(&lab.host, &format!("{}:8080", host.address)).answered_by(place).seen_from("198.51.100.254");
         host.rn(lab, "check").ok().silent();
@@ -161,6 +163,26 @@ fn a_network_made_on_one_host_is_on_all_of_them(lab: &Lab) {
         cluster.hosts.iter().all(|host| !host.rn(lab, "network inspect ov").succeeded())
     });
     cluster.end(lab);
+}
+
+/// The host's kernel knows for each remote container the host that it is on, and a hardware address for each of its two
+/// addresses; no more, and nothing that it learned.
+#[track_caller]
+fn three_entries_for_each(lab: &Lab, host: &Host, containers: usize) {
+    let sandbox = host.sandbox().path_text();
+    let lines = |what: &str| -> Vec<String> {
+        let shown = host.sh(lab, &format!("nsenter --net={sandbox} {what}")).ok();
+        shown.stdout().lines().map(str::to_owned).collect()
+    };
+    let forwarding = lines("bridge fdb show dev vx0");
+    let remote: Vec<&String> = forwarding.iter().filter(|line| line.contains(" dst ")).collect();
+    assert_eq!(remote.len(), containers, "{forwarding:#?}");
+    let macs: Vec<&str> = remote.iter().filter_map(|line| line.split(' ').next()).collect();
+    let neighbours = lines("ip neigh show");
+    let known = neighbours.iter().filter(|line| macs.iter().any(|mac| line.contains(mac)));
+    assert_eq!(known.count(), 2 * containers, "{neighbours:#?}");
+    let learned = neighbours.iter().filter(|line| !line.contains("PERMANENT"));
+    assert_eq!(learned.collect::<Vec<_>>(), [] as [&String; 0]);
 }
 
 /// Asks until the end, and counts what gets no answer.
@@ -197,6 +219,40 @@ impl Pinging {
         assert!(sent > 20, "only {sent} were sent");
         assert_eq!(lost, 0, "of {sent} datagrams {lost} had no answer");
     }
+}
+
+fn traffic_goes_on_while_others_come_and_go(lab: &Lab) {
+    let mut cluster = Cluster::start(lab, 3);
+    create(lab, &cluster, "--subnet 10.9.0.0/24");
+    let one = connect(lab, &cluster.hosts[0], "c1", &[]);
+    let two = connect(lab, &cluster.hosts[1], "c2", &["-p", "7000:7000/udp"]);
+    until("both are placed", || cluster.hosts[..2].iter().all(|host| remotes(lab, host) == 1));
+    lab.listen_udp(&two, "0.0.0.0:7000");
+    let inside = Pinging::start(&one, &format!("{}:7000", addresses(&two).0));
+    let published = Pinging::start(&lab.host, &format!("{}:7000", cluster.hosts[1].address));
+    for round in 0..8 {
+        for number in 0..3 {
+            let name = format!("g{round}{number}");
+            lab.namespace(&name);
+            cluster.hosts[number].rn(lab, &format!("network connect -p 80{number}0:80 ov {name}")).ok();
+        }
+        match round {
+            2 => drop(cluster.hosts[0].rn(lab, "repair").ok()),
+            4 => {
+                cluster.kill_agent(lab, 0);
+                cluster.start_agent(lab, 0);
+            }
+            6 => drop(cluster.hosts[1].rn(lab, "repair").ok()),
+            _ => {}
+        }
+        for number in 0..3 {
+            let name = format!("g{round}{number}");
+            cluster.hosts[number].rn(lab, &format!("network disconnect ov {name}")).ok();
+        }
+    }
+    inside.lost_nothing();
+    published.lost_nothing();
+    cluster.end(lab);
 }
 
 fn without_agent_and_store_traffic_goes_on_and_a_new_attach_fails_soon(lab: &Lab) {
