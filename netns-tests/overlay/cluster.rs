@@ -117,6 +117,19 @@ pub fn create(lab: &Lab, cluster: &Cluster, words: &str) {
     });
 }
 
+/// Removes the network as soon as other hosts have told that they have nothing in it.
+#[track_caller]
+pub fn remove(lab: &Lab, host: &Host) {
+    let mut said = String::new();
+    until("the others have told", || {
+        let removed = host.rn(lab, "network rm ov");
+        assert!(said.is_empty() || !removed.stderr().contains("not found"), "removed, and not: {said}");
+        said = removed.stderr().to_owned();
+        removed.succeeded()
+    });
+}
+
+/// IPv4 and IPv6.
 #[track_caller]
 pub fn addresses(place: &Place) -> (String, String) {
     let four = place.addresses("eth0")[0].split('/').next().expect("an address").to_owned();
@@ -158,7 +171,7 @@ fn a_network_made_on_one_host_is_on_all_of_them(lab: &Lab) {
     cluster.hosts[2].rn(lab, "network rm ov").refused(&["network ov has active endpoints (c"]);
     cluster.hosts[0].rn(lab, "network disconnect ov c1").ok();
     cluster.hosts[1].rn(lab, "network disconnect ov c2").ok();
-    until("the others were told", || cluster.hosts[0].rn(lab, "network rm ov").succeeded());
+    remove(lab, &cluster.hosts[0]);
     until("it is nowhere", || {
         cluster.hosts.iter().all(|host| !host.rn(lab, "network inspect ov").succeeded())
     });

@@ -1,6 +1,6 @@
 //! Names of containers on other hosts, with a real etcd.
 
-use super::cluster::{Cluster, connect, create};
+use super::cluster::{Cluster, connect, create, remove};
 use crate::{
     command::until,
     harness::tests,
@@ -66,13 +66,7 @@ fn containers_of_all_hosts_are_found(lab: &Lab) {
     for (host, name) in [(0, "c1"), (1, "c2")] {
         cluster.hosts[host].rn(lab, &format!("network disconnect ov {name}")).ok();
     }
-    let mut said = String::new();
-    until("the others were told", || {
-        let removed = cluster.hosts[0].rn(lab, "network rm ov");
-        assert!(said.is_empty() || !removed.stderr().contains("not found"), "removed, and not: {said}");
-        said = removed.stderr().to_owned();
-        removed.succeeded()
-    });
+    remove(lab, &cluster.hosts[0]);
     cluster.end(lab);
 }
 
@@ -107,12 +101,6 @@ fn names_stay_without_the_store_and_without_the_agents_memory(lab: &Lab) {
             cluster.hosts[host].rn(lab, &format!("network disconnect ov {name}")).succeeded()
         });
     }
-    let mut said = String::new();
-    until("the others were told", || {
-        let removed = cluster.hosts[0].rn(lab, "network rm ov");
-        assert!(said.is_empty() || !removed.stderr().contains("not found"), "removed, and not: {said}");
-        said = removed.stderr().to_owned();
-        removed.succeeded()
-    });
+    remove(lab, &cluster.hosts[0]);
     cluster.end(lab);
 }
