@@ -24,7 +24,11 @@ use rnet::{
 };
 use rnetkit_drivers::{Driver as _, MacAddress, Network, Resource, overlay::Overlay};
 use rustix::process::{Resource as Limit, Rlimit, getrlimit, setrlimit};
-use tokio::{runtime::Runtime, task::LocalSet, time::interval};
+use tokio::{
+    runtime::Runtime,
+    task::LocalSet,
+    time::{interval, sleep},
+};
 
 use crate::lab::Done;
 
@@ -34,6 +38,8 @@ const HOSTS: usize = 1000;
 const THREADS: usize = 2;
 /// How often a host says that it is alive.
 const BEAT: Duration = Duration::from_secs(3);
+/// How soon a store that did not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What a host says: that it is ready, or that its kernel has an endpoint of another host now.
 enum Says {
@@ -66,7 +72,7 @@ pub fn last(rounds: usize) -> Done<Vec<f64>> {
     }
     for ready in 0..HOSTS {
         eprint!("\ra thousand hosts: {} are ready", ready + 1);
-        match hears.recv_timeout(Duration::from_secs(60)) {
+        match hears.recv_timeout(Duration::from_secs(120)) {
             Ok(Says::Ready) => {}
             Ok(Says::Failed(error)) => return Err(error),
             Ok(Says::Placed(_)) | Err(_) => return Err("a host was never ready".to_owned()),
@@ -131,13 +137,20 @@ async fn be_host(number: usize, folder: &Path, says: &Sender<Says>) -> Done {
     let rnet = Rnet::new(store.clone(), Fake::default());
     let me = host(number, rnet.identity().map_err(failed)?.host)?;
     let mut core = Core::new(Cluster::new(etcd()?, keys()?, me), rnet);
-    core.begin().await.map_err(text)?;
+    // A thousand that begin at once are more than anybody answers in time.
+    while core.begin().await.is_err() {
+        sleep(AGAIN).await;
+    }
     let mut placed = 0;
     let mut beat = interval(BEAT);
     loop {
         tokio::select! {
             followed = async { core.follow.next(&core.cluster.store.clone()).await } => {
-                core.take(followed.map_err(|trouble| trouble.to_string())?);
+                let Ok(differences) = followed else {
+                    sleep(AGAIN).await;
+                    continue;
+                };
+                core.take(differences);
                 if placed == 0 {
                     make(&store, core.rnet.kernel())?;
                     core.settle().await.map_err(text)?;

@@ -183,7 +183,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             (Key::Alive(host), None) => drop(self.alive.remove(&host)),
             (Key::Host(host), None) => {
                 self.hosts.remove(&host);
-                touched.extend(self.placed.keys().copied());
+                touched.extend(self.networks_of(&host));
             }
             (Key::Host(id), Some(value)) => match parse::<Host>(value).and_then(|host| sound_host(&id, host))
             {
@@ -191,7 +191,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
                     // Others removed this host, which lives: it comes back with the next beat.
                     self.registered &= id != self.cluster.me.id || !host.fenced;
                     self.hosts.insert(id, host);
-                    touched.extend(self.networks.keys().copied());
+                    touched.extend(self.networks_of(&id));
                 }
                 Err(reason) => bad(&reason),
             },
@@ -221,6 +221,15 @@ impl<S: Store, K: Kernel> Core<S, K> {
                 Err(reason) => bad(&reason),
             },
         }
+    }
+
+    /// The networks that a host has endpoints in.
+    fn networks_of(&self, host: &Id) -> Vec<Id> {
+        let first = (*host, Id([0; 32]));
+        let is_in = |ends: &BTreeMap<(Id, Id), End>| {
+            ends.range(first..).next().is_some_and(|((of, _), _)| of == host)
+        };
+        self.ends.iter().filter(|(_, ends)| is_in(ends)).map(|(network, _)| *network).collect()
     }
 
     /// What could not be taken over may have met what is gone by now.
