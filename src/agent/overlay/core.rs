@@ -1,5 +1,5 @@
-//! What the part does, apart from waiting: it takes what is followed, places what other hosts have, tells them what is
-//! here, and answers the verbs. Runs on any store and any kernel.
+//! What the part does, apart from waiting: it takes what is followed, places what other hosts have, and tells them what is
+//! here. Runs on any store and any kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -7,19 +7,15 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use rnetkit_drivers::{Id, Network, Peer, RemoteEndpoint, overlay};
-use serde_json::{Value, json};
+use rnetkit_drivers::{Id, Network, Peer, RemoteEndpoint};
 
-use super::{
-    belief::{self, same_id, sound_host},
-    client::Seen,
-};
+use super::belief::{self, same_id, sound_host};
 use crate::{
     cluster::{
         End, Host, Key,
         follow::{Difference, Follow},
         is_shared,
-        operations::{Cluster, Refused, Wish},
+        operations::{Cluster, Refused},
         parse,
         store::{Store, Trouble},
     },
@@ -40,10 +36,10 @@ pub struct Core<S: Store, K: Kernel> {
     pub rnet: Rnet<K>,
     /// What is followed.
     pub follow: Follow<S>,
-    hosts: BTreeMap<Id, Host>,
-    alive: BTreeSet<Id>,
-    networks: BTreeMap<Id, Network>,
-    ends: BTreeMap<Id, BTreeMap<(Id, Id), End>>,
+    pub(super) hosts: BTreeMap<Id, Host>,
+    pub(super) alive: BTreeSet<Id>,
+    pub(super) networks: BTreeMap<Id, Network>,
+    pub(super) ends: BTreeMap<Id, BTreeMap<(Id, Id), End>>,
     /// Addresses of containers of this host, by network, as its records were last read.
     here: BTreeMap<Id, HashSet<IpAddr>>,
     /// Peers as they were last placed, by network and host.
@@ -53,12 +49,12 @@ pub struct Core<S: Store, K: Kernel> {
     /// Networks that the cluster has no more, and this host still has.
     leaving: BTreeSet<Id>,
     /// Endpoints that addresses were reserved for, and when.
-    in_flight: BTreeMap<Id, u64>,
+    pub(super) in_flight: BTreeMap<Id, u64>,
     /// Why nothing of the store is believed.
-    distrust: Option<String>,
+    pub(super) distrust: Option<String>,
     /// What was wrong last.
-    trouble: Option<String>,
-    registered: bool,
+    pub(super) trouble: Option<String>,
+    pub(super) registered: bool,
     recorded: Option<ClusterRecord>,
 }
 
@@ -248,7 +244,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
     }
 
     /// Brings the kernel to what is known of a network's other hosts.
-    fn place(&mut self, id: &Id) {
+    pub(super) fn place(&mut self, id: &Id) {
         let known = match self.rnet.store().made_network(id) {
             Ok(known) => known,
             Err(error) => return tracing::warn!("{error}"),
@@ -450,137 +446,6 @@ impl<S: Store, K: Kernel> Core<S, K> {
         Ok(())
     }
 
-    /// Answers one question of the verbs.
-    pub async fn answer(&mut self, words: &Value) -> Value {
-        let asked = words["do"].as_str().unwrap_or_default();
-        let needs_store = matches!(asked, "create" | "remove" | "reserve" | "settle" | "fence");
-        if let Some(reason) = self.distrust.as_ref().filter(|_| needs_store) {
-            return json!({"no": reason});
-        }
-        if needs_store
-            && !self.registered
-            && let Err(refused) = self.begin().await
-        {
-            return no(asked, &refused);
-        }
-        let result = match asked {
-            "sync" => Ok(Value::Null),
-            "status" => Ok(self.status()),
-            "hosts" => Ok(json!(self.hosts())),
-            "settle" => self.settle().await.map(|()| Value::Null),
-            "create" => self.create(&words["network"]).await,
-            "remove" => self.remove(&words["network"]).await,
-            "reserve" => self.reserve(words).await,
-            "fence" => self.fence(&words["host"]).await,
-            other => Err(Error::agent(format!("it does not know how to {}", shown(other))).into()),
-        };
-        match result {
-            Ok(value) if matches!(asked, "sync" | "status") => value,
-            Ok(value) => json!({"ok": value}),
-            Err(refused) => no(asked, &refused),
-        }
-    }
-
-    fn status(&self) -> Value {
-        json!({
-            "host": self.cluster.me.id,
-            "registered": self.registered,
-            "follows": self.follow.is_told(),
-            "revision": self.follow.revision(),
-            "hosts": self.hosts.len(),
-            "networks": self.networks.len(),
-            "trouble": self.distrust.as_ref().or(self.trouble.as_ref()),
-        })
-    }
-
-    fn hosts(&self) -> Vec<Seen> {
-        let count =
-            |host: &Id| self.ends.values().flat_map(BTreeMap::keys).filter(|(of, _)| of == host).count();
-        let seen = |host: &Host| Seen {
-            host: host.clone(),
-            alive: self.alive.contains(&host.id),
-            here: host.id == self.cluster.me.id,
-            endpoints: count(&host.id),
-        };
-        self.hosts.values().map(seen).collect()
-    }
-
-    async fn create(&mut self, network: &Value) -> Result<Value, Refused> {
-        let mut network: Network = read(network)?;
-        if !network.options.contains_key("mtu")
-            && !network.options.contains_key("com.docker.network.driver.mtu")
-        {
-            let mtus = self.hosts.values().chain([&self.cluster.me]).filter(|host| !host.fenced);
-            let least = mtus
-                .map(|host| host.mtu.saturating_sub(overlay::overhead(host.address)))
-                .min()
-                .unwrap_or(1450);
-            network.options.insert("mtu".to_owned(), least.to_string());
-        }
-        let mut created = self.cluster.create(&network).await?;
-        self.networks.insert(created.id, created.clone());
-        created.group = network.group;
-        created.options.insert(overlay::OWN_ADDRESS.to_owned(), self.cluster.me.address.to_string());
-        Ok(json!(created))
-    }
-
-    async fn remove(&mut self, network: &Value) -> Result<Value, Refused> {
-        let id: Id = read(network)?;
-        if let Some(network) = self.networks.get(&id).cloned() {
-            self.cluster.remove(&network).await?;
-            self.networks.remove(&id);
-        }
-        Ok(Value::Null)
-    }
-
-    async fn reserve(&mut self, words: &Value) -> Result<Value, Refused> {
-        let (network, endpoint): (Id, Id) = (read(&words["network"])?, read(&words["endpoint"])?);
-        let (name, asked): (String, Vec<IpAddr>) = (read(&words["name"])?, read(&words["asked"])?);
-        let known = match self.networks.get(&network) {
-            Some(known) => Some(known.clone()),
-            // An agent that just began may not have heard of it yet.
-            None => self.cluster.networks().await?.into_iter().find(|known| known.id == network),
-        };
-        let network = known.ok_or_else(|| Error::NetworkNotFound { name: network.short() })?;
-        let mtu: u32 = network.options.get("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(0);
-        let most = self.cluster.me.mtu.saturating_sub(overlay::overhead(self.cluster.me.address));
-        if mtu > most {
-            let what = format!(
-                "network {} has packets of {mtu} bytes, and {} of this host leaves {most}",
-                network.name, self.cluster.me.address
-            );
-            return Err(Error::Unsupported { what }.into());
-        }
-        self.in_flight.insert(endpoint, verbs::uptime());
-        let wish = Wish { endpoint, name, asked };
-        let addresses = self.cluster.reserve(&network, &wish).await?;
-        self.moved_here(&network.id, &addresses);
-        Ok(json!(addresses))
-    }
-
-    /// Whoever had these addresses elsewhere has them no more, whether that was heard of or not: what leads there goes
-    /// before anything leads to where they are now.
-    fn moved_here(&mut self, network: &Id, addresses: &[IpAddr]) {
-        let Some(ends) = self.ends.get_mut(network) else { return };
-        let before = ends.len();
-        let me = self.cluster.me.id;
-        ends.retain(|(host, _), end| *host == me || !end.addresses.iter().any(|one| addresses.contains(one)));
-        if ends.len() < before {
-            self.place(network);
-        }
-    }
-
-    async fn fence(&mut self, host: &Value) -> Result<Value, Refused> {
-        let host: Id = read(host)?;
-        if host == self.cluster.me.id {
-            let what =
-                "this host cannot remove itself: stop its agent, and remove it from another host".to_owned();
-            return Err(Error::Unsupported { what }.into());
-        }
-        self.cluster.fence(&host).await?;
-        Ok(Value::Null)
-    }
-
     /// What was wrong with the store.
     pub fn lost(&mut self, trouble: &Trouble) {
         let text = trouble.to_string();
@@ -589,30 +454,6 @@ impl<S: Store, K: Kernel> Core<S, K> {
         }
         self.trouble = Some(text);
     }
-}
-
-/// What whoever asked is told where the store does not answer in time.
-pub fn late(words: &Value) -> Value {
-    let late = Trouble::Unreachable("no answer in time".to_owned());
-    no(words["do"].as_str().unwrap_or_default(), &late.into())
-}
-
-fn read<T: for<'a> serde::Deserialize<'a>>(value: &Value) -> Result<T, Error> {
-    serde_json::from_value(value.clone()).map_err(|error| Error::agent(shown(&error.to_string())))
-}
-
-fn no(asked: &str, refused: &Refused) -> Value {
-    let what = match asked {
-        "reserve" => "overlay: cannot reserve an address: ",
-        "create" => "overlay: cannot create the network: ",
-        "remove" => "overlay: cannot remove the network: ",
-        _ => "overlay: ",
-    };
-    json!({"no": match refused {
-        Refused::No(error) => error.to_string(),
-        Refused::Trouble(trouble) => format!("{what}{trouble}; running containers are not affected"),
-        Refused::Fenced => format!("{what}this host was removed from the cluster, and comes back in a moment"),
-    }})
 }
 
 /// What other hosts are told of an endpoint.

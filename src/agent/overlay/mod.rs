@@ -5,6 +5,7 @@
 //! Of one event: the host is believed, its endpoint is placed behind the tunnel, and announced last; what goes, goes in
 //! reverse. An endpoint of this host is told to others when it works.
 
+mod answers;
 mod belief;
 mod client;
 mod core;
@@ -85,7 +86,7 @@ async fn run(mut inside: Inside) -> Result<(), Error> {
             request = inside.requests.next() => {
                 let Some(request) = request else { return Ok(()) };
                 let answer = timeout(PATIENCE, core.answer(&request)).await;
-                let answer = answer.unwrap_or_else(|_| core::late(&request));
+                let answer = answer.unwrap_or_else(|_| answers::late(&request));
                 inside.requests.answer(&answer).await.map_err(failed)?;
             }
             followed = async { sleep_until(again).await; core.follow.next(&core.cluster.store).await } => match followed {
