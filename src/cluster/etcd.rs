@@ -232,9 +232,12 @@ impl Etcd {
     }
 
     async fn log_in(&self) -> Result<(), Failed> {
-        let Some(user) = self.0.credentials.user.clone().filter(|_| self.0.token.borrow().is_none()) else {
+        let Some(user) = self.0.credentials.user.clone() else { return Ok(()) };
+        // First of all: with another connection the token goes.
+        self.connected().await?;
+        if self.0.token.borrow().is_some() {
             return Ok(());
-        };
+        }
         let request = proto::AuthenticateRequest { name: user.name, password: user.password };
         let answer: proto::AuthenticateResponse =
             self.ask("/etcdserverpb.Auth/Authenticate", &request).await?;
