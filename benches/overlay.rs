@@ -30,7 +30,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rnet::{
     cluster::{
         End, Host, Keys,
-        etcd::{Address, Credentials, Etcd},
+        address::{Address, Credentials},
+        etcd::Etcd,
         operations::{Cluster, Refused, Wish},
     },
     verbs::new_id,

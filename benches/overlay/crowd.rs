@@ -14,7 +14,8 @@ use rnet::{
     agent::overlay::Core,
     cluster::{
         End, Host, Keys,
-        etcd::{Address, Credentials, Etcd},
+        address::{Address, Credentials},
+        etcd::Etcd,
         operations::{Cluster, Refused, Wish},
     },
     kernel::{Fake, Kernel as _},

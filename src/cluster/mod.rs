@@ -14,6 +14,7 @@
 //!
 //! Each change is one transaction that names what it relies on. Only what is below `seen/` is followed.
 
+pub mod address;
 pub mod etcd;
 pub mod follow;
 pub mod memory;

@@ -28,7 +28,8 @@ use super::{
 use crate::{
     cluster::{
         self, Host, Keys,
-        etcd::{Address, Credentials, Etcd, User},
+        address::{Address, Credentials, User},
+        etcd::Etcd,
         operations::{Cluster, Refused},
         store::Trouble,
         tls::{Tls, secret},
