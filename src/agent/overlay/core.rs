@@ -426,7 +426,8 @@ impl<S: Store, K: Kernel> Core<S, K> {
         Ok(())
     }
 
-    /// Gives back addresses that this host holds for nobody: of commands that died between reserving and recording.
+    /// Gives up what this host has for nobody: networks that were removed unheard of, and addresses of commands that died
+    /// between reserving and recording.
     ///
     /// # Errors
     /// When the store does not answer.
