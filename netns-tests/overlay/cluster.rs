@@ -11,7 +11,7 @@ use super::{Host, by_hand::clean, hosts, store::Store};
 use crate::{
     command::{Output, Running, until},
     harness::tests,
-    lab::{Lab, Place},
+    lab::{Lab, Place, RNET},
     traffic,
 };
 
@@ -26,6 +26,7 @@ tests!(
     a_store_that_lost_everything_takes_nothing_away,
     an_agent_that_missed_a_compaction_catches_up,
     one_address_is_given_once_however_many_ask,
+    the_example_of_two_hosts_runs,
 );
 
 /// Hosts, each with its agent, and the store that they share.
@@ -518,4 +519,13 @@ fn one_address_is_given_once_however_many_ask(lab: &Lab) {
     assert_eq!((given.len(), count), (connected, connected), "{given:?}");
     assert!(given.iter().any(|address| address.starts_with("10.9.0.33/")), "{given:?}");
     cluster.end(lab);
+}
+
+fn the_example_of_two_hosts_runs(lab: &Lab) {
+    lab.needs("etcd");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/two-hosts/two-hosts.sh");
+    for store in ["", "etcd"] {
+        lab.sh(&format!("RNET={RNET} {script} {store}")).ok().mentions("Done; all of it goes now");
+    }
+    lab.is_clean();
 }
