@@ -278,7 +278,15 @@ impl Machines {
         }
         let id = new_id().map_err(|error| error.to_string())?;
         let address = IpAddr::from([198, 51, 100, 200]);
-        let me = Host { id, name: "writer".to_owned(), address, mtu: 1500, generation: 1, fenced: false };
+        let me = Host {
+            id,
+            name: "writer".to_owned(),
+            address,
+            mtu: 1500,
+            generation: 1,
+            fenced: false,
+            key: None,
+        };
         let store: Address = STORE.parse().map_err(|error| format!("{STORE}: {error}"))?;
         let keys = Keys::below(&store.prefix);
         let mut cluster = Cluster::new(Etcd::new(store, Credentials::default()), keys, me);

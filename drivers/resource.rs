@@ -141,6 +141,9 @@ pub struct Tunnel {
     pub mtu: u32,
     /// Its interface group.
     pub group: u32,
+    /// Its port is sealed, and seen to be so before the tunnel is made.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub sealed: bool,
 }
 
 /// A veth pair between the host and a sandbox, by which containers there reach the host and the world.
@@ -282,6 +285,11 @@ pub enum Member {
         vni: u32,
         /// The host's address.
         address: IpAddr,
+    },
+    /// What goes to the UDP port comes and leaves by the device that encrypts, or not at all.
+    Sealed {
+        /// The UDP port.
+        port: u16,
     },
 }
 
@@ -504,7 +512,12 @@ impl Resource {
     /// Belongs to the host, not to one network: made with the first network and unmade with the last.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Firewall | Self::Forwarding { .. } | Self::Member(Member::Guard { .. }))
+        matches!(
+            self,
+            Self::Firewall
+                | Self::Forwarding { .. }
+                | Self::Member(Member::Guard { .. } | Member::Sealed { .. })
+        )
     }
 
     /// Stays when its owner goes: undoing it could break what others began to rely on.
@@ -685,6 +698,7 @@ impl fmt::Display for Member {
             Self::Host { port, vni, address } => {
                 write!(f, "firewall: VXLAN {vni} on {port}/udp from {address}")
             }
+            Self::Sealed { port } => write!(f, "firewall: {port}/udp in cipher only"),
         }
     }
 }
@@ -742,8 +756,15 @@ impl fmt::Display for Resource {
             Self::Inside { sandbox, what } => write!(f, "{what}, in sandbox {sandbox}"),
             Self::Tunnel(t) => write!(
                 f,
-                "vxlan {} in sandbox {} on {}, vni {} port {} from {} mtu {}",
-                t.name, t.sandbox, t.bridge, t.vni, t.port, t.local, t.mtu
+                "vxlan {} in sandbox {} on {}, vni {} port {} from {} mtu {}{}",
+                t.name,
+                t.sandbox,
+                t.bridge,
+                t.vni,
+                t.port,
+                t.local,
+                t.mtu,
+                if t.sealed { ", sealed" } else { "" }
             ),
             Self::Uplink(u) => write!(
                 f,

@@ -96,6 +96,7 @@ fn main() -> ExitCode {
         sweep::TESTS,
         overlay::by_hand::TESTS,
         overlay::cluster::TESTS,
+        overlay::encrypted::TESTS,
         overlay::members::TESTS,
         overlay::names::TESTS,
     ])

@@ -17,6 +17,8 @@ use crate::{
 pub mod by_hand;
 /// The tests of networks that hosts share by a store.
 pub mod cluster;
+/// The tests of networks whose packets leave a host in cipher only.
+pub mod encrypted;
 /// The tests of what a store of several members, and one that asks who is there, can do.
 pub mod members;
 /// The tests of names across hosts.

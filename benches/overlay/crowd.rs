@@ -11,7 +11,7 @@ use std::{
 };
 
 use rnet::{
-    agent::overlay::Core,
+    agent::overlay::{Core, Unable},
     cluster::{
         End, Host, Keys,
         address::{Address, Credentials},
@@ -137,7 +137,7 @@ async fn be_host(number: usize, folder: &Path, says: &Sender<Says>) -> Done {
     let store = Store::open(&folder.join("root"), &folder.join("run")).map_err(failed)?;
     let rnet = Rnet::new(store.clone(), Fake::default());
     let me = host(number, rnet.identity().map_err(failed)?.host)?;
-    let mut core = Core::new(Cluster::new(etcd()?, keys()?, me), rnet);
+    let mut core = Core::new(Cluster::new(etcd()?, keys()?, me), rnet, Box::new(Unable));
     // A thousand that begin at once are more than anybody answers in time.
     while core.begin().await.is_err() {
         sleep(AGAIN).await;
@@ -200,7 +200,7 @@ fn network() -> Done<Network> {
 fn host(number: usize, id: rnetkit_drivers::Id) -> Done<Host> {
     let [high, low] = u16::try_from(number).map_err(|error| error.to_string())?.to_be_bytes();
     let address = IpAddr::from([10, 200, high, low]);
-    Ok(Host { id, name: format!("h{number}"), address, mtu: 1500, generation: 1, fenced: false })
+    Ok(Host { id, name: format!("h{number}"), address, mtu: 1500, generation: 1, fenced: false, key: None })
 }
 
 fn etcd() -> Done<Etcd> {

@@ -19,7 +19,9 @@ use core::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 pub use peers::{MOST_BY_HAND, Peer, RemoteEndpoint};
-pub use settings::{MOST_VNI, OWN_ADDRESS, PORT, SMALLEST_VNI, Settings, overhead};
+pub use settings::{
+    MOST_VNI, OWN_ADDRESS, PORT, SEALED_PORT, SMALLEST_VNI, Settings, cipher_overhead, inner_mtu,
+};
 
 use crate::{
     Abilities, BadOption, Driver, Endpoint, InterfaceName, MacAddress, Member, Names, Network, Place,
@@ -66,6 +68,9 @@ impl Driver for Overlay {
         }
         // Who may send is settled before there is anything to send to.
         let (port, vni) = (settings.port, settings.vni()?);
+        if settings.encrypted {
+            list.push(Resource::Member(Member::Sealed { port }));
+        }
         list.push(Resource::Member(Member::Tunnel { port, vni }));
         list.push(Resource::Sandbox { name: links.sandbox.clone(), group: network.group });
         list.push(links.inside(Resource::Firewall));
@@ -88,6 +93,7 @@ impl Driver for Overlay {
             local,
             mtu,
             group,
+            sealed: settings.encrypted,
         }));
         list.push(links.inside(up(&links.tunnel)));
         list.extend(way_out(network, &settings, &links)?);

@@ -26,10 +26,30 @@ pub const MOST_VNI: u32 = 0xff_ffff;
 /// The option that says which address of its own a host sends from.
 pub const OWN_ADDRESS: &str = "local";
 
+/// The UDP port of VXLAN that hosts say to each other in cipher only: one of its own, so that what must not be seen in
+/// clear is known by its port alone.
+pub const SEALED_PORT: u16 = 4799;
+
 /// What VXLAN adds to a packet, in bytes: outer IP header, UDP 8, VXLAN 8, inner Ethernet header 14.
 #[must_use]
 pub fn overhead(underlay: IpAddr) -> u32 {
     if underlay.is_ipv6() { 70 } else { 50 }
+}
+
+/// What WireGuard adds to a packet, in bytes: outer IP header, UDP 8, its own header 16, and the authenticator 16.
+#[must_use]
+pub fn cipher_overhead(underlay: IpAddr) -> u32 {
+    if underlay.is_ipv6() { 80 } else { 60 }
+}
+
+/// What is left of a packet of the underlay for one of the network, in bytes. In cipher, hosts have IPv6 addresses.
+#[must_use]
+pub fn inner_mtu(underlay: IpAddr, mtu: u32, encrypted: bool) -> u32 {
+    if encrypted {
+        mtu.saturating_sub(cipher_overhead(underlay) + overhead(IpAddr::from([0u16; 8])))
+    } else {
+        mtu.saturating_sub(overhead(underlay))
+    }
 }
 
 static NETWORK_OPTIONS: [Known; 7] = [
@@ -53,6 +73,8 @@ pub struct Settings {
     pub local: Option<IpAddr>,
     /// The UDP port.
     pub port: u16,
+    /// What containers say to each other leaves the host in cipher, or not at all.
+    pub encrypted: bool,
     interface_prefix: String,
     /// The hosts named by hand; `None` where a store knows them.
     by_hand: Option<Vec<ByHand>>,
@@ -65,8 +87,10 @@ impl Settings {
     /// The first option that is unknown or malformed.
     pub fn of(network: &Network) -> Result<Self, BadOption> {
         let options = Options::read("overlay", &NETWORK_OPTIONS, &network.options)?;
-        if options.switch("encrypted", false)? {
-            let reason = "rnet cannot encrypt overlay networks yet, and does not send in clear what was to be encrypted";
+        let encrypted = options.switch("encrypted", false)?;
+        if encrypted && options.text("peers").is_some() {
+            let reason =
+                "hosts named by hand have no keys; an encrypted network needs a store that its hosts share";
             return Err(options.bad("encrypted", reason));
         }
         let expected = "it must be a number from 1 to 16777215";
@@ -85,16 +109,21 @@ impl Settings {
             return Err(options.bad(OWN_ADDRESS, "it must be an IP address of this host that others reach"));
         }
         let expected = "it must be a UDP port from 1 to 65535";
-        let port = options.parsed::<u16>("port", expected)?.unwrap_or(PORT);
+        let usual = if encrypted { SEALED_PORT } else { PORT };
+        let port = options.parsed::<u16>("port", expected)?.unwrap_or(usual);
         if port == 0 {
             return Err(options.bad("port", expected));
+        }
+        if encrypted != (port == SEALED_PORT) {
+            let reason = format!("port {SEALED_PORT} is that of encrypted networks, and no other is");
+            return Err(options.bad("port", &reason));
         }
         let by_hand = match options.text("peers") {
             None => None,
             Some(text) => Some(by_hand(text).map_err(|reason| options.bad("peers", &reason))?),
         };
         let interface_prefix = bridge::interface_prefix(&options)?;
-        let settings = Self { vni, mtu, local, port, interface_prefix, by_hand };
+        let settings = Self { vni, mtu, local, port, encrypted, interface_prefix, by_hand };
         match settings.mixed() {
             Some(address) => {
                 Err(options.bad("peers", &format!("{address} is of another family than the others")))

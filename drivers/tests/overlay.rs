@@ -53,6 +53,27 @@ fn who_may_send_is_settled_before_there_is_a_tunnel() {
 }
 
 #[test]
+fn an_encrypted_network_s_port_is_sealed_before_there_is_a_tunnel() {
+    let network = network(&[("encrypted", "")], ipv4());
+    let list = texts(driver("overlay").unwrap().network(&network).unwrap());
+    let place = |line: &str| list.iter().position(|other| other == line).unwrap();
+    let tunnel =
+        "vxlan vx0 in sandbox ov-b1b1b1b1b1b1 on br0, vni 4097 port 4799 from 198.51.100.1 mtu 1450, sealed";
+    assert!(place("firewall: 4799/udp in cipher only") < place("sandbox ov-b1b1b1b1b1b1"));
+    assert!(place("firewall: VXLAN 4097 on 4799/udp from its hosts only") < place(tunnel));
+}
+
+#[test]
+fn what_is_left_of_a_packet() {
+    let (four, six) = ("198.51.100.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    let left = |underlay, encrypted| rnetkit_drivers::overlay::inner_mtu(underlay, 1500, encrypted);
+    assert_eq!(
+        [left(four, false), left(six, false), left(four, true), left(six, true)],
+        [1450, 1430, 1370, 1350]
+    );
+}
+
+#[test]
 fn another_host_is_believed_then_its_endpoints_are_placed_then_announced() {
     let network = network(&[], ipv4());
     let remote = RemoteEndpoint {
@@ -98,7 +119,10 @@ fn nothing_is_in_two_states_at_once_and_nothing_lives_on_what_comes_later() {
 #[test]
 fn what_makes_no_sense_is_refused_with_its_reason() {
     for (options, reason) in [
-        (&[("encrypted", "")][..], "cannot encrypt"),
+        (&[("encrypted", ""), ("peers", "")][..], "hosts named by hand have no keys"),
+        (&[("encrypted", ""), ("port", "4789")], "port 4799 is that of encrypted networks"),
+        (&[("port", "4799")], "port 4799 is that of encrypted networks"),
+        (&[("encrypted", "perhaps")], "true or false"),
         (&[("vni", "0")], "from 1 to 16777215"),
         (&[("vni", "16777216")], "from 1 to 16777215"),
         (&[("port", "0")], "UDP port"),

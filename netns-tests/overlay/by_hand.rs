@@ -192,7 +192,7 @@ fn packets_are_as_long_as_the_underlay_allows(lab: &Lab) {
 }
 
 /// Every datagram is one packet or none.
-fn never_fragment(socket: &std::net::UdpSocket) {
+pub fn never_fragment(socket: &std::net::UdpSocket) {
     use std::os::fd::AsRawFd as _;
     let value = libc::IP_PMTUDISC_DO;
     // SAFETY: the option is a number, and the pointer is to one.
@@ -209,7 +209,7 @@ fn never_fragment(socket: &std::net::UdpSocket) {
 }
 
 /// A VXLAN datagram with a UDP datagram for a container in it.
-fn forged(vni: u32, to: Ipv4Addr, word: &str) -> Vec<u8> {
+pub fn forged(vni: u32, to: Ipv4Addr, word: &str) -> Vec<u8> {
     let [_, a, b, c] = vni.to_be_bytes();
     let mac = |address: Ipv4Addr| {
         let [a, b, c, d] = address.octets();
@@ -220,8 +220,9 @@ fn forged(vni: u32, to: Ipv4Addr, word: &str) -> Vec<u8> {
     [&[8, 0, 0, 0, a, b, c, 0][..], &forge::frame(mac(to), mac(from), forge::IP4, &inner)].concat()
 }
 
+/// The network's number on the wire.
 #[track_caller]
-fn vni(lab: &Lab, host: &Host) -> u32 {
+pub fn vni(lab: &Lab, host: &Host) -> u32 {
     let shown = host.rn(lab, "network inspect ov").ok().json();
     shown[0]["Options"]["vni"].as_str().expect("inspect shows the number").parse().expect("a number")
 }

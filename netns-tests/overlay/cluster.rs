@@ -200,13 +200,13 @@ fn three_entries_for_each(lab: &Lab, host: &Host, containers: usize) {
 }
 
 /// Asks until the end, and counts what gets no answer.
-struct Pinging {
+pub struct Pinging {
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     thread: Option<std::thread::JoinHandle<(u32, u32)>>,
 }
 
 impl Pinging {
-    fn start(from: &Place, to: &str) -> Self {
+    pub fn start(from: &Place, to: &str) -> Self {
         let socket = from.inside(|| std::net::UdpSocket::bind("0.0.0.0:0")).expect("a socket");
         socket.connect(to).expect("a way there");
         socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
@@ -227,7 +227,7 @@ impl Pinging {
     }
 
     #[track_caller]
-    fn lost_nothing(mut self) {
+    pub fn lost_nothing(mut self) {
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let (sent, lost) = self.thread.take().expect("it runs").join().expect("it counts");
         assert!(sent > 20, "only {sent} were sent");

@@ -17,7 +17,7 @@
 //! | `overlay/` | the part for networks that span hosts |
 //! | `confine.rs` | what a part gives up |
 
-mod confine;
+pub(crate) mod confine;
 pub mod follow;
 pub mod names;
 pub mod overlay;

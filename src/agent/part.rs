@@ -20,7 +20,7 @@ use tokio::{
     },
 };
 
-use super::{confine, wire};
+use super::{confine, supervisor::Program, wire};
 use crate::{config::Config, error::Error, store::Store};
 
 /// Every part, in the order in which they are started.
@@ -54,6 +54,8 @@ pub struct Inside {
     pub store: Store,
     /// The administrator's wishes.
     pub config: Config,
+    /// This program, as whatever part.
+    pub program: Program,
     /// What the agent asks.
     pub requests: Requests,
     /// Where the agent says what the host's resolvers are.
@@ -129,7 +131,7 @@ impl Requests {
 ///
 /// # Errors
 /// When there is no such part, or it fails.
-pub fn be(name: &str, store: Store, config: Config) -> Result<(), Error> {
+pub fn be(name: &str, store: Store, config: Config, program: Program) -> Result<(), Error> {
     let failed = |error: io::Error| Error::agent(format!("part {name}: {error}"));
     let part = PARTS
         .iter()
@@ -145,7 +147,7 @@ pub fn be(name: &str, store: Store, config: Config) -> Result<(), Error> {
     runtime.block_on(async {
         let requests = Requests::new(stream(rustix::stdio::stdin()).map_err(failed)?);
         let host = stream(rustix::stdio::stdout()).map_err(failed)?;
-        (part.run)(Inside { store, config, requests, host }).await
+        (part.run)(Inside { store, config, program, requests, host }).await
     })
 }
 

@@ -17,6 +17,7 @@ use crate::{
         supervisor::{self, Program, Stay},
         wire::{self, Reply, Request},
     },
+    cipher,
     config::{AgentStart, Config},
     container::{
         detach::{self, Detached, Watcher},
@@ -35,8 +36,11 @@ pub(super) fn run(context: &Context, args: &args::Agent, mut out: Out) -> Result
     let _ = rustix::thread::set_name(c"rnet");
     let store = context.store()?;
     if let Some(name) = &args.part {
-        let config = config(&store, args)?;
-        part::be(name, store, config)?;
+        if name == cipher::NAME {
+            cipher::be(&store)?;
+        } else {
+            part::be(name, store.clone(), config(&store, args)?, program(context, args))?;
+        }
         return Ok(0);
     }
     if args.status {

@@ -25,8 +25,10 @@ pub mod tls;
 
 use std::net::IpAddr;
 
-use rnetkit_drivers::{Id, MacAddress, Network};
+use rnetkit_drivers::{Id, MacAddress, Network, overlay};
 use serde::{Deserialize, Serialize};
+
+use crate::cipher::{PublicKey, tunnel_address};
 
 /// A host, as others know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,27 @@ pub struct Host {
     /// It was removed: what it had is nobody's, until it comes back.
     #[serde(default)]
     pub fenced: bool,
+    /// What it proves to be where networks are encrypted; `None` where it cannot encrypt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
+}
+
+impl Host {
+    /// The address that it sends a network's VXLAN from, and is sent to; `None` where it cannot take part.
+    #[must_use]
+    pub fn address_for(&self, encrypted: bool) -> Option<IpAddr> {
+        match (encrypted, &self.key) {
+            (false, _) => Some(self.address),
+            (true, Some(_)) => Some(tunnel_address(&self.id).into()),
+            (true, None) => None,
+        }
+    }
+}
+
+/// Whether what containers of a network say to each other leaves a host in cipher only.
+#[must_use]
+pub fn is_encrypted(network: &Network) -> bool {
+    overlay::Settings::of(network).is_ok_and(|settings| settings.encrypted)
 }
 
 /// An endpoint that others may send to.

@@ -110,6 +110,12 @@ pub(super) fn set_bridge(index: u32, mac: MacAddress, mtu: u32) -> RouteNetlinkM
     RouteNetlinkMessage::SetLink(builder.address(mac.0.to_vec()).mtu(mtu).build())
 }
 
+/// How long the packets of a link are, and how many of them wait.
+pub(super) fn set_packets(index: u32, mtu: u32, queue: u32) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu);
+    RouteNetlinkMessage::SetLink(builder.append_extra_attribute(LinkAttribute::TxQueueLen(queue)).build())
+}
+
 /// Makes a link other than it was born.
 pub(super) fn tune(index: u32, tuning: &LinkTuning) -> RouteNetlinkMessage {
     let mut builder = LinkMessageBuilder::<LinkUnspec>::new().index(index);

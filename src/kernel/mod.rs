@@ -26,6 +26,7 @@ mod shape;
 mod shared;
 mod survey;
 mod sysctl;
+mod tun;
 mod within;
 
 use std::{fmt, io, net::IpAddr, path::Path};
@@ -41,6 +42,7 @@ pub use netns::Netns;
 pub use probe::{Feature, probe};
 use rnetkit_drivers::{Family, Id, Name, PortRange, Protocol, Resource};
 pub use survey::{MarkedLink, Survey};
+pub(crate) use tun::{cipher_socket, open as open_tun, probe as probe_tun};
 
 use crate::{
     error::Error,

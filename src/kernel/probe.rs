@@ -108,11 +108,11 @@ const TRIALS: [Trial; 11] = [
         run: || make(link(InfoKind::Ifb)),
     },
     Trial {
-        name: "wireguard",
+        name: "tun",
         is_needed: false,
-        cost: "networks that span hosts cannot be encrypted with it",
-        option: "CONFIG_WIREGUARD",
-        run: || make(link(InfoKind::Wireguard)),
+        cost: "networks that span hosts cannot be encrypted",
+        option: "CONFIG_TUN and CONFIG_IPV6",
+        run: super::tun::probe,
     },
     Trial {
         name: "landlock",

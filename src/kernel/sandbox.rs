@@ -19,7 +19,7 @@ use rnetkit_drivers::{
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::{
-    Linux, Netns, Refusal,
+    Linux, Netns, Refusal, firewall,
     link::{self, Link},
     netlink::{Requests, request},
     overlay,
@@ -177,6 +177,9 @@ impl Linux {
 
     /// The namespace is the sandbox, the socket of the tunnel stays on the host.
     pub(super) fn create_tunnel(&mut self, tunnel: &Tunnel) -> Result<(), Refusal> {
+        if tunnel.sealed {
+            self.refuse_unsealed(tunnel.port)?;
+        }
         let sandbox =
             self.enter(&tunnel.sandbox, |linux, netns| match linux.remove_link(&tunnel.name) {
                 Err(refusal) if !refusal.is_missing() => Err(refusal),
@@ -197,6 +200,16 @@ impl Linux {
                 Ok(()) => return self.set_tunnel(tunnel),
             }
         }
+    }
+
+    /// What must not be seen in clear has no tunnel before the rules that keep it were read back.
+    fn refuse_unsealed(&mut self, port: u16) -> Result<(), Refusal> {
+        let (nft, table) = self.finding_firewall()?;
+        if firewall::is_sealed(nft, &table, port)? {
+            return Ok(());
+        }
+        let text = format!("the firewall does not keep {port}/udp from being sent in clear");
+        Err(Refusal::because(libc::EPERM, text))
     }
 
     /// The tunnel as a port of the bridge: in one message after the other, as the kernel wants it.

@@ -88,6 +88,12 @@ pub(super) fn apply(link: &InterfaceName, setting: Setting) -> Result<(), Refusa
     Ok(())
 }
 
+/// The kernel gives the link no IPv6 address of its own (`IN6_ADDR_GEN_MODE_NONE`).
+pub(super) fn no_own_address(link: &InterfaceName) -> Result<(), Refusal> {
+    let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{link}/addr_gen_mode"));
+    write(&path, "1").map_err(Refusal::from)
+}
+
 /// Whether it is switched so.
 pub(super) fn is_set(link: &InterfaceName, setting: Setting) -> bool {
     files(link, setting).iter().all(|(path, value)| match fs::read_to_string(path) {

@@ -30,8 +30,13 @@ impl Store {
     /// # Errors
     /// When that cannot be found out.
     pub fn lock_agent(&self) -> Result<Option<Lock>, Error> {
+        self.only_one("agent.lock")
+    }
+
+    /// The lock of a file in the run directory, made for that, if nobody has it.
+    pub(super) fn only_one(&self, name: &str) -> Result<Option<Lock>, Error> {
         file::make_dir(&self.run)?;
-        let path = self.run.join("agent.lock");
+        let path = self.run.join(name);
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(false);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -110,9 +110,10 @@ impl Store {
     /// When something cannot be removed.
     pub fn erase(&self) -> Result<(), Error> {
         self.forget_life()?;
-        for (folder, names) in
-            [(&self.run, &[".lock"][..]), (&self.root, &["host.json", "cluster.json", ".lock"][..])]
-        {
+        for (folder, names) in [
+            (&self.run, &[".lock"][..]),
+            (&self.root, &["host.json", "cluster.json", "cipher-key.json", ".lock"][..]),
+        ] {
             names.iter().try_for_each(|name| file::remove_with_rest(&folder.join(name)))?;
         }
         file::remove_tree(&self.root.join("networks"))

@@ -5,6 +5,7 @@
 //!   host.json        who this host is             host.json          what was made for all networks
 //!   networks/NAME.json  definitions               networks/ID/state.json      what was made for the network
 //!   config.toml      the administrator's wishes   agent.lock, agent.sock      the one agent, and where it is asked
+//!   cipher-key.json  what it encrypts with        cipher.lock, cipher.json    the one process that encrypts, and for whom
 //!                                                 networks/ID/endpoints/KEY.json  its endpoints, ready
 //!                                                 networks/ID/pool-N          which addresses are taken
 //!                                                 pending/ENDPOINT.json       endpoints in the making or unmaking
@@ -18,6 +19,7 @@
 //! and whoever meets it takes it back. Moving it to its network says "ready"; moving it back says "to be removed".
 
 mod agent;
+mod cipher;
 mod containers;
 mod definitions;
 mod endpoints;

@@ -352,6 +352,7 @@ impl<K: Kernel> Rnet<K> {
             self.remove_all(&network, Vec::new(), true)?;
         }
         self.take_back_dead_files();
+        self.store.end_cipher()?;
         self.store.erase()
     }
 

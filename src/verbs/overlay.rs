@@ -35,7 +35,7 @@ impl<K: Kernel> Rnet<K> {
             .kernel
             .underlay(settings.local)
             .map_err(|refusal| Error::kernel("find out how other hosts reach this one", refusal))?;
-        let most = underlay.mtu.saturating_sub(overlay::overhead(underlay.address));
+        let most = overlay::inner_mtu(underlay.address, underlay.mtu, false);
         if let Some(mtu) = settings.mtu.filter(|mtu| *mtu > most) {
             let what = format!(
                 "packets of {mtu} bytes do not fit: {} has {} bytes, and that leaves {most}",

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{client::Seen, core::Core};
 use crate::{
     cluster::{
-        Host,
+        Host, is_encrypted,
         operations::{Refused, Wish},
         store::{Store, Trouble},
     },
@@ -57,6 +57,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             "revision": self.follow.revision(),
             "hosts": self.hosts.len(),
             "networks": self.networks.len(),
+            "encrypts": self.says_encrypts(),
             "trouble": self.distrust.as_ref().or(self.trouble.as_ref()),
         })
     }
@@ -75,21 +76,27 @@ impl<S: Store, K: Kernel> Core<S, K> {
 
     async fn create(&mut self, network: &Value) -> Result<Value, Refused> {
         let mut network: Network = read(network)?;
+        let encrypted = is_encrypted(&network);
+        self.encrypt_for(Some(&network))?;
         if !network.options.contains_key("mtu")
             && !network.options.contains_key("com.docker.network.driver.mtu")
         {
             let mtus = self.hosts.values().chain([&self.cluster.me]).filter(|host| !host.fenced);
-            let least = mtus
-                .map(|host| host.mtu.saturating_sub(overlay::overhead(host.address)))
-                .min()
-                .unwrap_or(1450);
+            let least =
+                mtus.map(|host| overlay::inner_mtu(host.address, host.mtu, encrypted)).min().unwrap_or(1450);
             network.options.insert("mtu".to_owned(), least.to_string());
         }
         let mut created = self.cluster.create(&network).await?;
         self.networks.insert(created.id, created.clone());
         created.group = network.group;
-        created.options.insert(overlay::OWN_ADDRESS.to_owned(), self.cluster.me.address.to_string());
+        created.options.insert(overlay::OWN_ADDRESS.to_owned(), self.own_address(&created)?.to_string());
         Ok(json!(created))
+    }
+
+    /// What this host sends the network's packets from.
+    fn own_address(&self, network: &Network) -> Result<IpAddr, Error> {
+        let own = self.cluster.me.address_for(is_encrypted(network));
+        own.ok_or_else(|| Error::Unsupported { what: self.cannot_encrypt() })
     }
 
     async fn remove(&mut self, network: &Value) -> Result<Value, Refused> {
@@ -97,6 +104,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
         if let Some(network) = self.networks.get(&id).cloned() {
             self.cluster.remove(&network).await?;
             self.networks.remove(&id);
+            self.encrypt();
         }
         Ok(Value::Null)
     }
@@ -111,13 +119,18 @@ impl<S: Store, K: Kernel> Core<S, K> {
         };
         let network = known.ok_or_else(|| Error::NetworkNotFound { name: network.short() })?;
         let mtu: u32 = network.options.get("mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(0);
-        let most = self.cluster.me.mtu.saturating_sub(overlay::overhead(self.cluster.me.address));
+        let (me, encrypted) = (&self.cluster.me, is_encrypted(&network));
+        let most = overlay::inner_mtu(me.address, me.mtu, encrypted);
         if mtu > most {
             let what = format!(
                 "network {} has packets of {mtu} bytes, and {} of this host leaves {most}",
                 network.name, self.cluster.me.address
             );
             return Err(Error::Unsupported { what }.into());
+        }
+        self.own_address(&network)?;
+        if encrypted {
+            self.encrypt_for(Some(&network))?;
         }
         self.in_flight.insert(endpoint, verbs::uptime());
         let wish = Wish { endpoint, name, asked };

@@ -9,12 +9,16 @@ use std::{
 use ipnetwork::IpNetwork;
 use rnetkit_drivers::{Id, Network, Peer, RemoteEndpoint};
 
-use super::belief::{self, same_id, sound_host};
+use super::{
+    belief::{self, same_id, sound_host},
+    cipher::Encrypts,
+};
 use crate::{
+    cipher::{Own, Wanted},
     cluster::{
         End, Host, Key,
         follow::{Difference, Follow},
-        is_shared,
+        is_encrypted, is_shared,
         operations::{Cluster, Refused},
         parse,
         store::{Store, Trouble},
@@ -56,11 +60,12 @@ pub struct Core<S: Store, K: Kernel> {
     pub(super) trouble: Option<String>,
     pub(super) registered: bool,
     recorded: Option<ClusterRecord>,
+    cipher: Box<dyn Encrypts>,
 }
 
 impl<S: Store, K: Kernel> Core<S, K> {
     /// The part at its beginning.
-    pub fn new(cluster: Cluster<S>, rnet: Rnet<K>) -> Self {
+    pub fn new(cluster: Cluster<S>, rnet: Rnet<K>, cipher: Box<dyn Encrypts>) -> Self {
         let follow = Follow::new(cluster.keys.seen());
         Self {
             cluster,
@@ -79,6 +84,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             trouble: None,
             registered: false,
             recorded: None,
+            cipher,
         }
     }
 
@@ -105,7 +111,42 @@ impl<S: Store, K: Kernel> Core<S, K> {
             self.settle().await?;
         }
         self.trouble = None;
+        self.encrypt();
         Ok(())
+    }
+
+    /// Lets what encrypts know of the other hosts, where a network needs it; it is begun again where it ended.
+    pub(super) fn encrypt(&mut self) {
+        if let Err(error) = self.encrypt_for(None) {
+            tracing::error!("{error}; encrypted networks reach no other host");
+            self.trouble = Some(error.to_string());
+        }
+    }
+
+    /// As `encrypt`, with a network that is about to be one of this cluster's.
+    pub(super) fn encrypt_for(&mut self, network: Option<&Network>) -> Result<(), Error> {
+        let me = &self.cluster.me;
+        let wanted = self.networks.values().chain(network).any(is_encrypted).then(|| Wanted {
+            own: Own::of(&me.id, me.address, me.mtu),
+            peers: belief::encrypting(me, &self.hosts),
+        });
+        if wanted.is_some() && me.key.is_none() {
+            return Err(Error::Unsupported { what: self.cannot_encrypt() });
+        }
+        self.cipher.bring(wanted)
+    }
+
+    /// By what it encrypts, where it does.
+    pub(super) fn says_encrypts(&self) -> Option<String> {
+        self.cipher.says()
+    }
+
+    /// Why this host takes part in no encrypted network.
+    pub(super) fn cannot_encrypt(&self) -> String {
+        match self.cipher.probe() {
+            Err(error) => format!("this host cannot encrypt: {error}"),
+            Ok(()) => "this host could not encrypt when its agent began; begin the agent again".to_owned(),
+        }
     }
 
     /// A store that is empty, or of an earlier time, must not take away what works.
@@ -144,11 +185,17 @@ impl<S: Store, K: Kernel> Core<S, K> {
             return;
         }
         let mut touched = BTreeSet::new();
+        let mut different = false;
         for (key, value) in differences {
-            match self.cluster.keys.read(&key) {
+            let read = self.cluster.keys.read(&key);
+            different |= matches!(read, Some(Key::Host(_) | Key::Network(_)));
+            match read {
                 Some(read) => self.take_one(&key, read, value.as_deref(), &mut touched),
                 None => tracing::warn!("{}: it is no key of rnet's, and not looked at", shown(&key)),
             }
+        }
+        if different {
+            self.encrypt();
         }
         for network in touched {
             self.place(&network);
@@ -235,7 +282,15 @@ impl<S: Store, K: Kernel> Core<S, K> {
     }
 
     fn adopt(&mut self, network: &Network) {
-        match self.rnet.adopt(network, self.cluster.me.address) {
+        let encrypted = is_encrypted(network);
+        let Some(own) = self.cluster.me.address_for(encrypted) else {
+            return tracing::warn!(
+                "network {} of the cluster is not taken over: {}",
+                network.name,
+                self.cannot_encrypt()
+            );
+        };
+        match self.rnet.adopt(network, own) {
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!("network {} of the cluster is not taken over: {error}", network.name)
@@ -258,7 +313,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             Some(ends) => belief::believed(&network, &self.cluster.me, &self.hosts, ends, self.here.get(id)),
             None => Vec::new(),
         };
-        let wanted = belief::peers(&believed);
+        let wanted = belief::peers(&network, &believed);
         let far = belief::names(&believed);
         let placed = match self.placed.remove(id) {
             Some(before) if before == wanted => Ok(()),

@@ -7,6 +7,7 @@
 
 mod answers;
 mod belief;
+mod cipher;
 mod client;
 mod core;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod simulation;
 
 use std::time::Duration;
 
+pub use cipher::{Cipher, Encrypts, Unable};
 pub use client::{Client, Seen};
 pub use core::Core;
 use rustix::thread::CapabilitySet;
@@ -24,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::{
     follow::{Depth, Follower},
     part::{Inside, Part, Running},
+    supervisor::Program,
 };
 use crate::{
     cluster::{
@@ -64,7 +67,7 @@ const LOOK: u32 = 10;
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
 async fn run(mut inside: Inside) -> Result<(), Error> {
-    let mut core = match core_of(&inside.store, &inside.config) {
+    let mut core = match core_of(&inside.store, &inside.config, inside.program.clone()) {
         Ok(core) => core,
         Err(error) => return refuse_all(&mut inside, &error).await,
     };
@@ -152,7 +155,7 @@ async fn refuse_all(inside: &mut Inside, error: &Error) -> Result<(), Error> {
     Ok(())
 }
 
-fn core_of(store: &Store, config: &Config) -> Result<Core<Etcd, Linux>, Error> {
+fn core_of(store: &Store, config: &Config, program: Program) -> Result<Core<Etcd, Linux>, Error> {
     let missing =
         || Error::Cluster { reason: "no store is named: store = \"etcd://...\" in config.toml".to_owned() };
     let address: Address = config.store.as_ref().ok_or_else(missing)?.parse()?;
@@ -163,10 +166,16 @@ fn core_of(store: &Store, config: &Config) -> Result<Core<Etcd, Linux>, Error> {
         .map_err(|refusal| Error::kernel("find out how other hosts reach this one", refusal))?;
     let name = config.host_name.clone().unwrap_or_else(own_name);
     let id = rnet.identity()?.host;
-    let me = Host { id, name, address: underlay.address, mtu: underlay.mtu, generation: 1, fenced: false };
+    let cipher = Cipher::new(store.clone(), program);
+    let key = match cipher.probe() {
+        Ok(()) => Some(store.private_key()?.public()),
+        Err(_) => None,
+    };
+    let me =
+        Host { id, name, address: underlay.address, mtu: underlay.mtu, generation: 1, fenced: false, key };
     let keys = Keys::below(&address.prefix);
     let credentials = credentials(&address, config)?;
-    Ok(Core::new(Cluster::new(Etcd::new(address, credentials), keys, me), rnet))
+    Ok(Core::new(Cluster::new(Etcd::new(address, credentials), keys, me), rnet, Box::new(cipher)))
 }
 
 /// What the administrator's files say, checked before anything is sent.

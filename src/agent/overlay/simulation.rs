@@ -14,7 +14,7 @@ use std::{
 use rnetkit_drivers::{Id, Resource};
 use serde_json::{Value, json};
 
-use super::{Client, Core};
+use super::{Client, Core, Unable};
 use crate::{
     cluster::{
         Host, Keys, is_shared,
@@ -70,7 +70,7 @@ impl Machine {
         let id = rnet.identity().unwrap().host;
         let address = IpAddr::from([198, 51, 100, u8::try_from(number + 1).unwrap()]);
         let name = format!("h{number}");
-        let me = Host { id, name, address, mtu: 1500, generation: 1, fenced: false };
+        let me = Host { id, name, address, mtu: 1500, generation: 1, fenced: false, key: None };
         Self { folder, me, kernel, agent: None, started: 0 }
     }
 
@@ -78,7 +78,7 @@ impl Machine {
     fn start_agent(&mut self, memory: &Memory) {
         let rnet = Rnet::new(store(&self.folder), self.kernel.clone());
         let cluster = Cluster::new(memory.clone(), Keys::below("sim"), self.me.clone());
-        self.agent = Some(Rc::new(RefCell::new(Core::new(cluster, rnet))));
+        self.agent = Some(Rc::new(RefCell::new(Core::new(cluster, rnet, Box::new(Unable)))));
         self.act(|core| drop(now(core.begin())));
     }
 

@@ -149,7 +149,9 @@ pub(super) fn of_member(member: &Member) -> Vec<Element> {
             let key = Key::new().port(*port).vni(*vni).address(*address);
             vec![inet(by_family(*address, "hosts4", "hosts6"), key)]
         }
-        // NFPROTO_IPV4 and NFPROTO_IPV6; a key of one byte is not padded.
+        // A key of one part is not padded.
+        Member::Sealed { port } => vec![Element::in_set(INET, "sealed", port.to_be_bytes().to_vec())],
+        // NFPROTO_IPV4 and NFPROTO_IPV6.
         Member::Guard { family } => {
             vec![Element::in_set(INET, "guarded", vec![if *family == Family::Ipv4 { 2 } else { 10 }])]
         }

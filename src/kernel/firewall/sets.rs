@@ -93,7 +93,7 @@ use Kept::{Exactly, ForAWhile, InRanges};
 use Type::{Interface, Ip4, Ip6, Mac, Mark, Nfproto, Port, Protocol, Verdict, Vni};
 
 /// All of them.
-pub(super) static ALL: [Set; 54] = [
+pub(super) static ALL: [Set; 55] = [
     set(INET, "bridges", &[Interface]),
     ranges("within4", &[Ip4, Ip4]),
     ranges("within6", &[Ip6, Ip6]),
@@ -143,6 +143,7 @@ pub(super) static ALL: [Set; 54] = [
     set(INET, "tunnels", &[Port, Vni]),
     set(INET, "hosts4", &[Port, Vni, Ip4]),
     set(INET, "hosts6", &[Port, Vni, Ip6]),
+    set(INET, "sealed", &[Port]),
     map("limits", &[Interface], &[Verdict], Exactly),
     map("spread4", &[Ip4, Protocol, Port, Mark], &[Ip4, Port], Exactly),
     map("spread6", &[Ip6, Protocol, Port, Mark], &[Ip6, Port], Exactly),

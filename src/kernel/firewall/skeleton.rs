@@ -159,6 +159,7 @@ pub(super) fn rules(scope: Scope) -> Vec<(u8, &'static str, Rule)> {
     }
     let mut inet = |chain, rule| list.push((INET, chain, rule));
     untracked(&mut inet);
+    sealed(&mut inet);
     tunnels(&mut inet);
     for ipv6 in [false, true] {
         loopback(&mut inet, ipv6);
@@ -201,6 +202,31 @@ fn untracked(add: Add<'_>) {
         }
     }
 }
+
+/// What must never be seen in clear is known by its port: it comes from the device that encrypts and leaves by it, and
+/// nothing else comes from there. It depends on no number of hosts or networks, and looks at no payload.
+fn sealed(add: Add<'_>) {
+    let port = |rule: Rule, inside| rule.load(field::DESTINATION_PORT, R0).member(R0, inside, "sealed");
+    let udp = |rule: Rule, yes| rule.meta(Meta::L4proto, R0).compare(R0, yes, &[UDP]);
+    let rule = port(udp(Rule::new(SEAL[0]), true), true);
+    add("untrack", rule.meta(Meta::Iifname, R0).compare(R0, false, CIPHER).drop());
+    let cipher = |comment| Rule::new(comment).meta(Meta::Iifname, R0).compare(R0, true, CIPHER);
+    add("untrack", udp(cipher(SEAL[1]), false).drop());
+    add("untrack", port(udp(cipher(SEAL[2]), true), false).drop());
+    let rule = port(udp(Rule::new(SEAL[3]), true), true);
+    add("tunnels_out", rule.meta(Meta::Oifname, R0).compare(R0, false, CIPHER).drop());
+}
+
+/// What the rules that keep clear text from a sealed port say of themselves.
+pub(super) const SEAL: [&str; 4] = [
+    "sealed: never in clear from elsewhere",
+    "cipher: UDP alone",
+    "cipher: sealed ports alone",
+    "sealed: never in clear to elsewhere",
+];
+
+/// The device that encrypts, by its name (`IFNAMSIZ` bytes).
+const CIPHER: &[u8; 16] = b"rnet-wg\0\0\0\0\0\0\0\0\0";
 
 /// VXLAN of rnet's own networks: it comes from their hosts, and is sent by this host and not through it. Nothing in it
 /// is authenticated, so without this whoever reaches the port could send into a network; and a container could, by
