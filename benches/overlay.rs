@@ -53,6 +53,8 @@ const BARE: [usize; 2] = [2 * HOSTS + 1, 2 * HOSTS + 2];
 const BRIDGED: [usize; 2] = [2 * HOSTS + 3, 2 * HOSTS + 4];
 const BEHIND: [usize; 2] = [2 * HOSTS + 5, 2 * HOSTS + 6];
 const GUEST: usize = 2 * HOSTS + 7;
+/// Containers of an encrypted network, on the first two hosts.
+const ENCRYPTED: [usize; 2] = [2 * HOSTS + 8, 2 * HOSTS + 9];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -72,10 +74,10 @@ fn main() -> ExitCode {
 
 fn bench(rounds: usize) -> Done {
     let [rnet, _] = lab::build()?;
-    let lab = Lab::open(GUEST, move || Machines::start(&rnet))?;
+    let lab = Lab::open(ENCRYPTED[1], move || Machines::start(&rnet))?;
     let mut times = lab.ask(move |machines| machines.latencies(rounds))?;
     let mut attaches = lab.ask(move |machines| machines.attaches(rounds / 4))?;
-    let mut streams = lab.ask(move |_| streams(rounds / 10))?;
+    let mut streams = lab.ask(move |machines| machines.streams(rounds / 10))?;
     let mut crowd = lab.ask(move |_| crowd::last(rounds / 2))?;
     println!(
         "| from the write into etcd to the kernels of {HOSTS} hosts, {rounds} writes | goal | measured |"
@@ -92,13 +94,14 @@ fn bench(rounds: usize) -> Done {
     for ((kind, times), goal) in kinds.iter().zip(&mut attaches).zip(ATTACH_GOALS) {
         println!("| {kind}, median | {goal} ms | {:.1} ms |", at(times, 0.5));
     }
-    for ((what, goal), ratios) in
-        [("bare VXLAN", "0.95"), ("VXLAN on a bridge with veth pairs", "")].iter().zip(&mut streams)
-    {
+    let kinds = [
+        ("TCP / bare VXLAN", "0.95"),
+        ("TCP / VXLAN on a bridge with veth pairs", ""),
+        ("encrypted TCP / bare VXLAN", ""),
+    ];
+    for ((what, goal), ratios) in kinds.iter().zip(&mut streams) {
         let (low, middle, high) = (at(ratios, 0.1), at(ratios, 0.5), at(ratios, 0.9));
-        println!(
-            "| TCP / {what}, median (from 10 to 90 of 100) | {goal} | {middle:.2} ({low:.2} to {high:.2}) |"
-        );
+        println!("| {what}, median (from 10 to 90 of 100) | {goal} | {middle:.2} ({low:.2} to {high:.2}) |");
     }
     Ok(())
 }
@@ -107,53 +110,6 @@ fn bench(rounds: usize) -> Done {
 fn at(list: &mut [f64], part: f64) -> f64 {
     list.sort_by(f64::total_cmp);
     list[((list.len() - 1) as f64 * part) as usize]
-}
-
-/// TCP between containers of two hosts against the ends of a VXLAN without anything else, and against the same with the
-/// bridge and the veth pairs that containers need, in turns.
-fn streams(rounds: usize) -> Done<[Vec<f64>; 2]> {
-    for (number, place) in [1, 2].into_iter().zip(0..) {
-        for (name, id, to) in [("bare", 77, BARE[place]), ("vx", 78, BRIDGED[place])] {
-            let (own, other) = (format!("198.51.100.{number}"), format!("198.51.100.{}", 3 - number));
-            let tunnel = format!("type vxlan id {id} local {own} remote {other} dstport 4790 dev eth0");
-            ip(&format!("-n c{number} link add {name} {tunnel}"))?;
-            ip(&format!("-n c{number} link set {name} netns c{to}"))?;
-            ip(&format!("-n c{to} link set {name} up"))?;
-        }
-        let (bridged, behind) = (BRIDGED[place], BEHIND[place]);
-        ip(&format!("-n c{bridged} link add name br type bridge"))?;
-        ip(&format!("-n c{bridged} link set dev br up"))?;
-        ip(&format!("-n c{bridged} link set vx master br"))?;
-        ip(&format!("-n c{bridged} link add v type veth peer name eth0 netns c{behind}"))?;
-        ip(&format!("-n c{bridged} link set v master br up"))?;
-        // As long as what the tunnel takes.
-        ip(&format!("-n c{behind} link set eth0 mtu 1450 up"))?;
-        ip(&format!("-n c{behind} address add 10.78.0.{number}/24 dev eth0"))?;
-        ip(&format!("-n c{} address add 10.77.0.{number}/24 dev bare", BARE[place]))?;
-    }
-    let ways = [
-        (HOSTS + 1, HOSTS + 2, container(2)),
-        (BARE[0], BARE[1], "10.77.0.2".to_owned()),
-        (BEHIND[0], BEHIND[1], "10.78.0.2".to_owned()),
-    ];
-    let mut ratios = [Vec::new(), Vec::new()];
-    for round in 0..=rounds {
-        eprint!("\rstreams: round {round} of {rounds}");
-        let mut rates = [0.0; 3];
-        // Each is the first as often as the others.
-        for turn in 0..ways.len() {
-            let way = (round + turn) % ways.len();
-            let (from, to, address) = &ways[way];
-            let time = Duration::from_millis(500);
-            rates[way] = traffic::throughput(&lab::netns(*from), &lab::netns(*to), address, time)?;
-        }
-        // The first round warms up.
-        if round > 0 {
-            ratios.iter_mut().zip([1, 2]).for_each(|(list, other)| list.push(rates[0] / rates[other]));
-        }
-    }
-    eprintln!();
-    Ok(ratios)
 }
 
 /// The address of a host's own container.
@@ -266,6 +222,63 @@ impl Machines {
         }
         eprintln!();
         Ok(times)
+    }
+
+    /// TCP between containers of two hosts against the ends of a VXLAN without anything else, and against the same with the
+    /// bridge and the veth pairs that containers need, in turns; and the same between containers of an encrypted network.
+    fn streams(&self, rounds: usize) -> Done<[Vec<f64>; 3]> {
+        for (number, place) in [1, 2].into_iter().zip(0..) {
+            for (name, id, to) in [("bare", 77, BARE[place]), ("vx", 78, BRIDGED[place])] {
+                let (own, other) = (format!("198.51.100.{number}"), format!("198.51.100.{}", 3 - number));
+                let tunnel = format!("type vxlan id {id} local {own} remote {other} dstport 4790 dev eth0");
+                ip(&format!("-n c{number} link add {name} {tunnel}"))?;
+                ip(&format!("-n c{number} link set {name} netns c{to}"))?;
+                ip(&format!("-n c{to} link set {name} up"))?;
+            }
+            let (bridged, behind) = (BRIDGED[place], BEHIND[place]);
+            ip(&format!("-n c{bridged} link add name br type bridge"))?;
+            ip(&format!("-n c{bridged} link set dev br up"))?;
+            ip(&format!("-n c{bridged} link set vx master br"))?;
+            ip(&format!("-n c{bridged} link add v type veth peer name eth0 netns c{behind}"))?;
+            ip(&format!("-n c{bridged} link set v master br up"))?;
+            // As long as what the tunnel takes.
+            ip(&format!("-n c{behind} link set eth0 mtu 1450 up"))?;
+            ip(&format!("-n c{behind} address add 10.78.0.{number}/24 dev eth0"))?;
+            ip(&format!("-n c{} address add 10.77.0.{number}/24 dev bare", BARE[place]))?;
+        }
+        self.on(1, "network create -d overlay -o encrypted --subnet 10.8.0.0/24 secret")?;
+        for (number, name) in [1, 2].into_iter().zip(ENCRYPTED) {
+            self.until(number, "network inspect secret", |_| true)?;
+            self.on(number, &format!("network connect --ip 10.8.0.1{number} secret c{name}"))?;
+        }
+        let ways = [
+            (HOSTS + 1, HOSTS + 2, container(2)),
+            (BARE[0], BARE[1], "10.77.0.2".to_owned()),
+            (BEHIND[0], BEHIND[1], "10.78.0.2".to_owned()),
+            (ENCRYPTED[0], ENCRYPTED[1], "10.8.0.12".to_owned()),
+        ];
+        let mut ratios = [Vec::new(), Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            eprint!("\rstreams: round {round} of {rounds}");
+            let mut rates = [0.0; 4];
+            // Each is the first as often as the others.
+            for turn in 0..ways.len() {
+                let way = (round + turn) % ways.len();
+                let (from, to, address) = &ways[way];
+                let time = Duration::from_millis(500);
+                rates[way] = traffic::throughput(&lab::netns(*from), &lab::netns(*to), address, time)?;
+            }
+            // The first round warms up.
+            if round > 0 {
+                let pairs = [(0, 1), (0, 2), (3, 1)];
+                ratios
+                    .iter_mut()
+                    .zip(pairs)
+                    .for_each(|(list, (own, other))| list.push(rates[own] / rates[other]));
+            }
+        }
+        eprintln!();
+        Ok(ratios)
     }
 
     /// Milliseconds from a write to each host's kernel, for each write and host.

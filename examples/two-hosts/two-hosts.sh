@@ -4,6 +4,7 @@
 #
 #   ./two-hosts.sh             hosts that are named by hand
 #   ./two-hosts.sh etcd        hosts that share an etcd (Debian: apt-get install etcd-server)
+#   ./two-hosts.sh encrypted   the same, and what containers say to each other is encrypted on the cable
 #
 # Needs root, iproute2, and rnet ($RNET, or in the path, or target/release/rnet).
 set -euo pipefail
@@ -43,7 +44,9 @@ for n in 1 2; do
     ip netns add "c$n"
 done
 
-if [ "${1:-}" = etcd ]; then
+encrypted=()
+[ "${1:-}" != encrypted ] || encrypted=(-o encrypted)
+if [ -n "${1:-}" ]; then
     say 'A store, and an agent on each host'
     etcd --data-dir /run/etcd --listen-client-urls http://0.0.0.0:2379 \
         --advertise-client-urls http://198.51.100.254:2379 --logger zap --log-level error &
@@ -55,7 +58,7 @@ if [ "${1:-}" = etcd ]; then
     until [ "$(rnet_on h1 host ls -q 2>/dev/null | grep -vc '\$')" = 2 ]; do :; done
     rnet_on h1 host ls
     say 'A network, made on one host and known on both'
-    rnet_on h1 network create -d overlay --subnet 10.9.0.0/24 ov
+    rnet_on h1 network create -d overlay "${encrypted[@]}" --subnet 10.9.0.0/24 ov
     until rnet_on h2 network inspect ov >/dev/null 2>&1; do :; done
 else
     say 'A network, told to both hosts by hand: each gives out its own half'

@@ -524,7 +524,7 @@ fn one_address_is_given_once_however_many_ask(lab: &Lab) {
 fn the_example_of_two_hosts_runs(lab: &Lab) {
     lab.needs("etcd");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/two-hosts/two-hosts.sh");
-    for store in ["", "etcd"] {
+    for store in ["", "etcd", "encrypted"] {
         lab.sh(&format!("RNET={RNET} {script} {store}")).ok().mentions("Done; all of it goes now");
     }
     lab.is_clean();

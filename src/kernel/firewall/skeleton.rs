@@ -44,12 +44,13 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-static CHAINS: [Chain<'static>; 15] = [
+static CHAINS: [Chain<'static>; 16] = [
     plain("from_containers"),
     plain("publish"),
     plain("to_containers"),
     plain("out_of_containers"),
     plain("loopback_reply"),
+    plain("datagrams"),
     plain("tunnels"),
     hooked(INET, "untrack", "filter", PREROUTING, -300),
     hooked(INET, "loopback", "route", OUTPUT, -300),
@@ -159,7 +160,6 @@ pub(super) fn rules(scope: Scope) -> Vec<(u8, &'static str, Rule)> {
     }
     let mut inet = |chain, rule| list.push((INET, chain, rule));
     untracked(&mut inet);
-    sealed(&mut inet);
     tunnels(&mut inet);
     for ipv6 in [false, true] {
         loopback(&mut inet, ipv6);
@@ -203,27 +203,8 @@ fn untracked(add: Add<'_>) {
     }
 }
 
-/// What must never be seen in clear is known by its port: it comes from the device that encrypts and leaves by it, and
-/// nothing else comes from there. It depends on no number of hosts or networks, and looks at no payload.
-fn sealed(add: Add<'_>) {
-    let port = |rule: Rule, inside| rule.load(field::DESTINATION_PORT, R0).member(R0, inside, "sealed");
-    let udp = |rule: Rule, yes| rule.meta(Meta::L4proto, R0).compare(R0, yes, &[UDP]);
-    let rule = port(udp(Rule::new(SEAL[0]), true), true);
-    add("untrack", rule.meta(Meta::Iifname, R0).compare(R0, false, CIPHER).drop());
-    let cipher = |comment| Rule::new(comment).meta(Meta::Iifname, R0).compare(R0, true, CIPHER);
-    add("untrack", udp(cipher(SEAL[1]), false).drop());
-    add("untrack", port(udp(cipher(SEAL[2]), true), false).drop());
-    let rule = port(udp(Rule::new(SEAL[3]), true), true);
-    add("tunnels_out", rule.meta(Meta::Oifname, R0).compare(R0, false, CIPHER).drop());
-}
-
 /// What the rules that keep clear text from a sealed port say of themselves.
-pub(super) const SEAL: [&str; 4] = [
-    "sealed: never in clear from elsewhere",
-    "cipher: UDP alone",
-    "cipher: sealed ports alone",
-    "sealed: never in clear to elsewhere",
-];
+pub(super) const SEAL: [&str; 2] = ["never in clear from elsewhere", "never in clear to elsewhere"];
 
 /// The device that encrypts, by its name (`IFNAMSIZ` bytes).
 const CIPHER: &[u8; 16] = b"rnet-wg\0\0\0\0\0\0\0\0\0";
@@ -232,13 +213,23 @@ const CIPHER: &[u8; 16] = b"rnet-wg\0\0\0\0\0\0\0\0\0";
 /// is authenticated, so without this whoever reaches the port could send into a network; and a container could, by
 /// way of the host's address, send into it on another host. It is not tracked: each of its flows goes one way.
 ///
+/// What must never be seen in clear is known by its port alone, whatever networks and hosts there are: it comes from the
+/// device that encrypts, and leaves by it.
+///
 /// A VXLAN network that is not rnet's, on the same port, is not looked at.
 fn tunnels(add: Add<'_>) {
-    let network = |rule: Rule| {
-        let rule = rule.meta(Meta::L4proto, R0).compare(R0, true, &[UDP]).load(field::DESTINATION_PORT, R0);
-        rule.load(field::VXLAN_NETWORK, R0 + 1).member(R0, true, "tunnels")
+    let udp = |rule: Rule| rule.meta(Meta::L4proto, R0).compare(R0, true, &[UDP]);
+    let sealed = |rule: Rule, link| {
+        let rule = rule.load(field::DESTINATION_PORT, R0).member(R0, true, "sealed");
+        rule.meta(link, R0).compare(R0, false, CIPHER).drop()
     };
-    add("untrack", network(Rule::new("overlay networks")).jump("tunnels"));
+    let network = |rule: Rule| {
+        let rule = rule.load(field::DESTINATION_PORT, R0).load(field::VXLAN_NETWORK, R0 + 1);
+        rule.member(R0, true, "tunnels")
+    };
+    add("untrack", udp(Rule::new("")).jump("datagrams"));
+    add("datagrams", sealed(Rule::new(SEAL[0]), Meta::Iifname));
+    add("datagrams", network(Rule::new("overlay networks")).jump("tunnels"));
     add("tunnels", Rule::new("never from a container").from(true, "bridges").drop());
     for (ipv6, set) in [(false, "hosts4"), (true, "hosts6")] {
         let known = |comment| {
@@ -250,7 +241,8 @@ fn tunnels(add: Add<'_>) {
         add("tunnels", known("").accept());
     }
     add("tunnels", Rule::new("from anybody else").drop());
-    add("tunnels_out", network(Rule::new("overlay networks")).untracked());
+    add("tunnels_out", sealed(udp(Rule::new(SEAL[1])), Meta::Oifname));
+    add("tunnels_out", network(udp(Rule::new("overlay networks"))).untracked());
 }
 
 /// Who has an address is known in the sandbox and nowhere else: a neighbour that is asked directly, to see whether
