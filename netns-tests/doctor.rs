@@ -56,7 +56,7 @@ fn features_of_the_kernel_are_those_that_ip_can_make(lab: &Lab) {
         ("ipvlan", "ip link add probe0 link uplink0 type ipvlan"),
         ("802.1q", "ip link add probe0 link uplink0 type vlan id 7"),
         ("ifb", "ip link add probe0 type ifb"),
-        ("tun", "ip tuntap add mode tun name probe0"),
+        ("wireguard or tun", "(ip link add probe0 type wireguard || ip tuntap add mode tun name probe0)"),
     ] {
         let there = lab.sh(&format!("{make} 2>/dev/null && ip link delete probe0")).succeeded();
         let said = !lacking.contains(&format!("it has no {name} ("));

@@ -83,6 +83,12 @@ impl PrivateKey {
         bytes(text).map(|bytes| Self(bytes.into()))
     }
 
+    /// As the kernel takes it.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     pub(super) fn secret(&self) -> &x25519::StaticSecret {
         &self.0
     }

@@ -22,6 +22,7 @@ mod wanted;
 pub use key::{PrivateKey, PublicKey};
 pub(crate) use process::READY;
 pub use process::{NAME, be};
+pub(crate) use wanted::PREFIX_LENGTH;
 pub use wanted::{Own, Wanted, WantedPeer, tunnel_address};
 
 /// The device that encrypts, in the host's own namespace. The firewall knows it by this name.

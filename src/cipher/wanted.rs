@@ -62,7 +62,7 @@ pub fn tunnel_address(host: &Id) -> Ipv6Addr {
 
 const PREFIX: [u8; 6] = [0xfd, b'r', b'n', b'e', b't', 0];
 /// How long the part of a tunnel address is that all hosts have in common.
-pub(super) const PREFIX_LENGTH: u8 = 48;
+pub(crate) const PREFIX_LENGTH: u8 = 48;
 
 #[cfg(test)]
 mod tests {

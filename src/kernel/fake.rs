@@ -457,6 +457,10 @@ impl Kernel for Fake {
         Ok(Underlay { address: address.unwrap_or(IpAddr::from([192, 0, 2, 1])), mtu: 1500 })
     }
 
+    fn end_cipher(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn use_tables(&mut self, _: TableName) {}
 
     fn lend_files(&mut self, name: &Name, folder: &Path) -> Result<bool, Refusal> {

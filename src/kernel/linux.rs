@@ -258,6 +258,11 @@ impl Kernel for Linux {
         Ok(Underlay { address, mtu: found.mtu })
     }
 
+    fn end_cipher(&mut self) -> Result<(), Refusal> {
+        let name = crate::cipher::DEVICE.parse().map_err(|_| Refusal::new(libc::EINVAL))?;
+        super::take_wireguard(&name)
+    }
+
     fn use_tables(&mut self, table: TableName) {
         self.table = table;
     }

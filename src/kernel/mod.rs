@@ -27,6 +27,7 @@ mod shared;
 mod survey;
 mod sysctl;
 mod tun;
+mod wireguard;
 mod within;
 
 use std::{fmt, io, net::IpAddr, path::Path};
@@ -39,10 +40,14 @@ use ipnetwork::IpNetwork;
 pub use linux::{Deletion, Linux};
 pub use listen::{Heard, HeardLink, Listener, TableChange, Transaction};
 pub use netns::Netns;
+pub(crate) use probe::has_wireguard;
 pub use probe::{Feature, probe};
 use rnetkit_drivers::{Family, Id, Name, PortRange, Protocol, Resource};
 pub use survey::{MarkedLink, Survey};
 pub(crate) use tun::{cipher_socket, open as open_tun, probe as probe_tun};
+pub(crate) use wireguard::{
+    bring as bring_wireguard, is_there as is_wireguard, refuse_taken, take as take_wireguard,
+};
 
 use crate::{
     error::Error,
@@ -235,6 +240,12 @@ pub trait Kernel {
     /// # Errors
     /// When the host has no such address, or the kernel cannot be asked.
     fn underlay(&mut self, address: Option<IpAddr>) -> Result<Underlay, Refusal>;
+
+    /// What the kernel itself encrypts with between hosts goes.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    fn end_cipher(&mut self) -> Result<(), Refusal>;
 
     /// From now on rnet's tables have this name.
     fn use_tables(&mut self, table: TableName);

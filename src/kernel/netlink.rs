@@ -4,7 +4,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -324,19 +325,26 @@ impl Route {
 
 /// A message of rtnetlink, if it is one that can be read.
 pub(super) fn parse(answer: &Answer<'_>) -> Option<RouteNetlinkMessage> {
-    if answer.kind <= DONE {
-        return None;
-    }
-    let mut whole = Vec::with_capacity(HEADER + answer.body.len());
-    whole.extend(((HEADER + answer.body.len()) as u32).to_ne_bytes());
-    whole.extend(answer.kind.to_ne_bytes());
-    whole.extend(answer.flags.to_ne_bytes());
-    whole.extend(answer.sequence.to_ne_bytes());
-    whole.extend([0; 4]);
-    whole.extend(answer.body);
-    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&whole).ok()?.payload {
-        NetlinkPayload::InnerMessage(message) => Some(message),
-        _ => None,
+    answer.parse()
+}
+
+impl Answer<'_> {
+    /// What it says, if it is a message of that kind that can be read.
+    pub(super) fn parse<M: NetlinkDeserializable>(&self) -> Option<M> {
+        if self.kind <= DONE {
+            return None;
+        }
+        let mut whole = Vec::with_capacity(HEADER + self.body.len());
+        whole.extend(((HEADER + self.body.len()) as u32).to_ne_bytes());
+        whole.extend(self.kind.to_ne_bytes());
+        whole.extend(self.flags.to_ne_bytes());
+        whole.extend(self.sequence.to_ne_bytes());
+        whole.extend([0; 4]);
+        whole.extend(self.body);
+        match NetlinkMessage::<M>::deserialize(&whole).ok()?.payload {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        }
     }
 }
 

@@ -108,11 +108,11 @@ const TRIALS: [Trial; 11] = [
         run: || make(link(InfoKind::Ifb)),
     },
     Trial {
-        name: "tun",
+        name: "wireguard or tun",
         is_needed: false,
         cost: "networks that span hosts cannot be encrypted",
-        option: "CONFIG_TUN and CONFIG_IPV6",
-        run: super::tun::probe,
+        option: "CONFIG_WIREGUARD, or CONFIG_TUN and CONFIG_IPV6",
+        run: || make(link(InfoKind::Wireguard)).or_else(|_| super::tun::probe()),
     },
     Trial {
         name: "landlock",
@@ -136,19 +136,27 @@ pub fn probe() -> Vec<Feature> {
     TRIALS.iter().map(tried).collect()
 }
 
-/// In a namespace of its own, which ends with the thread that is in it.
+/// Whether the kernel can encrypt between hosts by itself.
+pub(crate) fn has_wireguard() -> bool {
+    in_passing(|| make(link(InfoKind::Wireguard))).is_ok()
+}
+
 fn tried(trial: &'static Trial) -> Feature {
+    let Trial { name, is_needed, cost, option, run } = *trial;
+    let lacking = in_passing(run).err().map(|refusal| refusal.to_string());
+    Feature { name, is_needed, cost, option, lacking }
+}
+
+/// In a namespace of its own, which ends with the thread that is in it.
+fn in_passing(work: impl FnOnce() -> Result<(), Refusal> + Send + 'static) -> Result<(), Refusal> {
     let inside = || {
         // SAFETY: this thread alone changes its network namespace, and ends.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-        (trial.run)()
+        work()
     };
     let lost = || Err(Refusal::because(libc::EAGAIN, "it could not be tried"));
-    let result = thread::Builder::new()
-        .spawn(inside)
-        .map_or_else(|_| lost(), |thread| thread.join().unwrap_or_else(|_| lost()));
-    let Trial { name, is_needed, cost, option, .. } = *trial;
-    Feature { name, is_needed, cost, option, lacking: result.err().map(|refusal| refusal.to_string()) }
+    let begun = thread::Builder::new().spawn(inside);
+    begun.map_or_else(|_| lost(), |thread| thread.join().unwrap_or_else(|_| lost()))
 }
 
 fn link(kind: InfoKind) -> RouteNetlinkMessage {

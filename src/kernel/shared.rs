@@ -86,6 +86,10 @@ impl<K: Kernel> Kernel for Rc<RefCell<K>> {
         self.borrow_mut().underlay(address)
     }
 
+    fn end_cipher(&mut self) -> Result<(), Refusal> {
+        self.borrow_mut().end_cipher()
+    }
+
     fn use_tables(&mut self, table: TableName) {
         self.borrow_mut().use_tables(table);
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rnetkit_drivers::{InterfaceName, Setting};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -36,24 +37,31 @@ pub fn open(name: &InterfaceName, own: Ipv6Addr, prefix: u8, mtu: u32) -> Result
         let refusal = Refusal::from(error);
         Refusal { text: Some(format!("device {name} (/dev/net/tun)")), ..refusal }
     })?;
+    dress(&mut Route::open()?, name, own, prefix, mtu)?;
+    Ok(file)
+}
+
+/// Gives a link between hosts its one address and the length of its packets, and brings it up. The kernel says nothing
+/// there by itself, and believes nothing.
+pub(super) fn dress(
+    route: &mut Route,
+    name: &InterfaceName,
+    own: Ipv6Addr,
+    prefix: u8,
+    mtu: u32,
+) -> Result<(), Refusal> {
     let failed = |refusal: Refusal| Refusal { text: Some(format!("set up {name}")), ..refusal };
-    // No address of the kernel's own, and nothing believed.
     sysctl::no_own_address(name).map_err(failed)?;
     sysctl::apply(name, Setting::Ipv6On).map_err(failed)?;
     sysctl::apply(name, Setting::NoRouterAdvertisements).map_err(failed)?;
-    let mut route = Route::open()?;
     let missing = || Refusal::because(libc::ENODEV, format!("there is no link {name}"));
-    let index = link::find(&mut route, name)?.ok_or_else(missing)?.index;
+    let index = link::find(route, name)?.ok_or_else(missing)?.index;
     let address = IpNetwork::new(IpAddr::V6(own), prefix).map_err(|_| Refusal::new(libc::EINVAL))?;
     let mut requests = Requests::default();
     requests.push(request(link::set_packets(index, mtu, QUEUE)), 0);
     requests.push(request(link::set_up(index)), 0);
-    requests.push(
-        request(address::add(index, address)),
-        netlink_packet_core::NLM_F_CREATE | netlink_packet_core::NLM_F_EXCL,
-    );
-    route.run(requests, |_| ()).map_err(|(_, refusal)| failed(refusal))?;
-    Ok(file)
+    requests.push(request(address::add(index, address)), NLM_F_CREATE | NLM_F_REPLACE);
+    route.run(requests, |_| ()).map_err(|(_, refusal)| failed(refusal))
 }
 
 fn attach(name: &InterfaceName) -> io::Result<File> {

@@ -352,6 +352,10 @@ impl<K: Kernel> Rnet<K> {
             self.remove_all(&network, Vec::new(), true)?;
         }
         self.take_back_dead_files();
+        if self.store.cipher()?.is_some() {
+            let failed = |refusal| Error::kernel("end what encrypts between hosts", refusal);
+            self.kernel.end_cipher().map_err(failed)?;
+        }
         self.store.end_cipher()?;
         self.store.erase()
     }

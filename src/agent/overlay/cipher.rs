@@ -1,5 +1,5 @@
-//! The process that encrypts, as the part knows it: told who the hosts are, begun where none runs, and left alone by the
-//! part's own end.
+//! What encrypts, as the part knows it: the kernel's own WireGuard where it has one, or else the process. It is told who
+//! the hosts are, begun where it is not there, and left alone by the part's own end.
 
 use std::{
     io::{self, Read as _},
@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rnetkit_drivers::InterfaceName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     agent::supervisor::Program,
-    cipher::{NAME, READY, Wanted},
+    cipher::{DEVICE, NAME, READY, Wanted},
     error::{Error, shown},
     kernel,
     store::Store,
@@ -56,8 +57,61 @@ impl Encrypts for Unable {
     }
 }
 
-/// By the process.
-pub struct Cipher {
+/// What this host encrypts with.
+///
+/// # Errors
+/// When the name of the device is none.
+pub fn at_hand(store: &Store, program: Program) -> Result<Box<dyn Encrypts>, Error> {
+    Ok(if kernel::has_wireguard() {
+        Box::new(InKernel { store: store.clone(), device: DEVICE.parse()?, wanted: None })
+    } else {
+        Box::new(Process { store: store.clone(), program, wanted: None, child: None, begun: false })
+    })
+}
+
+/// By the kernel.
+struct InKernel {
+    store: Store,
+    device: InterfaceName,
+    wanted: Option<Wanted>,
+}
+
+impl Encrypts for InKernel {
+    fn bring(&mut self, wanted: Option<Wanted>) -> Result<(), Error> {
+        let failed = |refusal| Error::kernel("encrypt between hosts", refusal);
+        let ours = self.store.cipher()?.is_some();
+        let Some(wanted) = wanted else {
+            self.wanted = None;
+            if ours {
+                kernel::take_wireguard(&self.device).map_err(failed)?;
+            }
+            return self.store.set_cipher(None);
+        };
+        if self.wanted.as_ref() == Some(&wanted) && kernel::is_wireguard(&self.device) {
+            return Ok(());
+        }
+        // On record before it is there; what was there before is somebody else's.
+        if !ours {
+            kernel::refuse_taken(&self.device).map_err(failed)?;
+        }
+        self.store.set_cipher(Some(&wanted))?;
+        let key = self.store.private_key()?;
+        kernel::bring_wireguard(&self.device, &key, &wanted).map_err(failed)?;
+        self.wanted = Some(wanted);
+        Ok(())
+    }
+
+    fn probe(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn says(&self) -> Option<String> {
+        self.wanted.as_ref().map(|_| "WireGuard, in the kernel".to_owned())
+    }
+}
+
+/// By a process of rnet's own.
+struct Process {
     store: Store,
     program: Program,
     wanted: Option<Wanted>,
@@ -66,13 +120,7 @@ pub struct Cipher {
     begun: bool,
 }
 
-impl Cipher {
-    /// Nothing is wanted yet; what an earlier one began goes on.
-    #[must_use]
-    pub fn new(store: Store, program: Program) -> Self {
-        Self { store, program, wanted: None, child: None, begun: false }
-    }
-
+impl Process {
     /// The one before, if it ended, leaves nothing behind.
     fn reap(&mut self) {
         let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()) else { return };
@@ -122,7 +170,7 @@ fn heard(mut stream: io::PipeReader) -> io::Result<String> {
     }
 }
 
-impl Encrypts for Cipher {
+impl Encrypts for Process {
     fn bring(&mut self, wanted: Option<Wanted>) -> Result<(), Error> {
         self.reap();
         if wanted != self.wanted || !self.begun {

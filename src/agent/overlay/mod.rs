@@ -16,7 +16,7 @@ mod simulation;
 
 use std::time::Duration;
 
-pub use cipher::{Cipher, Encrypts, Unable};
+pub use cipher::{Encrypts, Unable};
 pub use client::{Client, Seen};
 pub use core::Core;
 use rustix::thread::CapabilitySet;
@@ -166,7 +166,7 @@ fn core_of(store: &Store, config: &Config, program: Program) -> Result<Core<Etcd
         .map_err(|refusal| Error::kernel("find out how other hosts reach this one", refusal))?;
     let name = config.host_name.clone().unwrap_or_else(own_name);
     let id = rnet.identity()?.host;
-    let cipher = Cipher::new(store.clone(), program);
+    let cipher = cipher::at_hand(store, program)?;
     let key = match cipher.probe() {
         Ok(()) => Some(store.private_key()?.public()),
         Err(_) => None,
@@ -175,7 +175,7 @@ fn core_of(store: &Store, config: &Config, program: Program) -> Result<Core<Etcd
         Host { id, name, address: underlay.address, mtu: underlay.mtu, generation: 1, fenced: false, key };
     let keys = Keys::below(&address.prefix);
     let credentials = credentials(&address, config)?;
-    Ok(Core::new(Cluster::new(Etcd::new(address, credentials), keys, me), rnet, Box::new(cipher)))
+    Ok(Core::new(Cluster::new(Etcd::new(address, credentials), keys, me), rnet, cipher))
 }
 
 /// What the administrator's files say, checked before anything is sent.

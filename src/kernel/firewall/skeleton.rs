@@ -514,6 +514,13 @@ fn forward(add: Add<'_>) {
 /// To the host itself: the host's address on a bridge answers on that bridge only, and internal networks reach
 /// nothing of the host but names.
 fn input(add: Add<'_>) {
+    // The kernel's own WireGuard lets in whatever another host of the cluster sends.
+    let cipher = |yes| {
+        let rule = Rule::new("from the cipher what is sealed alone").meta(Meta::Iifname, R0);
+        rule.compare(R0, true, CIPHER).meta(Meta::L4proto, R0).compare(R0, yes, &[UDP])
+    };
+    add("input", cipher(false).drop());
+    add("input", cipher(true).load(field::DESTINATION_PORT, R0).member(R0, false, "sealed").drop());
     for (ipv6, gateways, home) in [(false, "gateways4", "home4"), (true, "gateways6", "home6")] {
         let words = Words::of(ipv6);
         let rule = Rule::new("a bridge's address answers on that bridge").by_loopback(false).family(ipv6);

@@ -1,0 +1,213 @@
+//! The kernel's own WireGuard: a link whose other ends are told over generic netlink (`linux/wireguard.h`). It works on
+//! without anybody.
+
+use std::net::Ipv6Addr;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
+};
+use netlink_packet_generic::{
+    GenlMessage,
+    ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
+};
+use netlink_packet_route::{RouteNetlinkMessage, link::InfoKind};
+use netlink_packet_wireguard::{
+    WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute, WireguardCmd,
+    WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags,
+};
+use rnetkit_drivers::InterfaceName;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::{
+    Refusal, link,
+    netlink::{Channel, Requests, Route, is_verdict, refusal, request},
+    tun,
+};
+use crate::cipher::{PREFIX_LENGTH, PrivateKey, Wanted, WantedPeer};
+
+/// `NETLINK_GENERIC`.
+const GENERIC: isize = 16;
+/// `NLMSG_DONE`.
+const DONE: u16 = 3;
+/// How many hosts are told of in one message, whose parts have lengths of 16 bits.
+const AT_ONCE: usize = 200;
+
+/// The link, with this host's key and exactly these others. What is so already stays: sessions go on.
+///
+/// # Errors
+/// When the kernel has no WireGuard, another link has the name, or something is refused.
+pub fn bring(name: &InterfaceName, key: &PrivateKey, wanted: &Wanted) -> Result<(), Refusal> {
+    let mut route = Route::open()?;
+    if link::find(&mut route, name)?.is_none() {
+        let mut requests = Requests::default();
+        requests.push(request(create(name)), NLM_F_CREATE | NLM_F_EXCL);
+        let taken = |(_, refusal)| Refusal { text: Some(format!("link {name}")), ..refusal };
+        route.run(requests, |_| ()).map_err(taken)?;
+    }
+    let mut wireguard = WireGuard::open(name)?;
+    let known = wireguard.peers()?;
+    wireguard.set(vec![
+        WireguardAttribute::PrivateKey(key.bytes()),
+        WireguardAttribute::ListenPort(wanted.own.at.port()),
+    ])?;
+    let gone = known.into_iter().filter(|key| !wanted.peers.iter().any(|peer| peer.key.0 == *key));
+    let gone = gone.map(|key| {
+        WireguardPeer(vec![
+            WireguardPeerAttribute::PublicKey(key),
+            WireguardPeerAttribute::Flags(WireguardPeerFlags::RemoveMe),
+        ])
+    });
+    let all: Vec<WireguardPeer> = gone.chain(wanted.peers.iter().map(told)).collect();
+    for some in all.chunks(AT_ONCE) {
+        wireguard.set(vec![WireguardAttribute::Peers(some.to_vec())])?;
+    }
+    tun::dress(&mut route, name, wanted.own.address, PREFIX_LENGTH, wanted.own.mtu)
+}
+
+/// No link has the name.
+///
+/// # Errors
+/// When one has.
+pub fn refuse_taken(name: &InterfaceName) -> Result<(), Refusal> {
+    match link::find(&mut Route::open()?, name)? {
+        Some(_) => Err(Refusal::because(libc::EEXIST, format!("link {name} is somebody else's"))),
+        None => Ok(()),
+    }
+}
+
+/// The link goes, if it is one of WireGuard.
+///
+/// # Errors
+/// When the kernel does not let it go.
+pub fn take(name: &InterfaceName) -> Result<(), Refusal> {
+    let mut route = Route::open()?;
+    let Some(found) = link::find(&mut route, name)? else { return Ok(()) };
+    if WireGuard::open(name).and_then(|mut wireguard| wireguard.peers()).is_err() {
+        return Ok(());
+    }
+    let mut requests = Requests::default();
+    requests.push(request(link::delete(found.index)), 0);
+    route.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
+}
+
+/// Whether the link is there, up, and WireGuard's.
+#[must_use]
+pub fn is_there(name: &InterfaceName) -> bool {
+    let found = Route::open().and_then(|mut route| link::find(&mut route, name));
+    found.is_ok_and(|link| link.is_some_and(|link| link.up))
+        && WireGuard::open(name).is_ok_and(|mut wireguard| wireguard.peers().is_ok())
+}
+
+fn create(name: &InterfaceName) -> RouteNetlinkMessage {
+    let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Wireguard);
+    RouteNetlinkMessage::NewLink(builder.name(name.to_string()).build())
+}
+
+/// Another host: where it is, and the one address that it may send from.
+fn told(peer: &WantedPeer) -> WireguardPeer {
+    let address: Ipv6Addr = peer.address;
+    let allowed = WireguardAllowedIp(vec![
+        WireguardAllowedIpAttr::Family(WireguardAddressFamily::Ipv6),
+        WireguardAllowedIpAttr::IpAddr(address.into()),
+        WireguardAllowedIpAttr::Cidr(128),
+    ]);
+    WireguardPeer(vec![
+        WireguardPeerAttribute::PublicKey(peer.key.0),
+        WireguardPeerAttribute::Flags(WireguardPeerFlags::ReplaceAllowedIps),
+        WireguardPeerAttribute::Endpoint(peer.at),
+        WireguardPeerAttribute::AllowedIps(vec![allowed]),
+    ])
+}
+
+/// Its part of generic netlink, for one link.
+struct WireGuard {
+    channel: Channel,
+    family: u16,
+    name: String,
+}
+
+impl WireGuard {
+    fn open(name: &InterfaceName) -> Result<Self, Refusal> {
+        let mut channel = Channel::open(GENERIC)?;
+        let asked = GenlCtrl {
+            cmd: GenlCtrlCmd::GetFamily,
+            nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".to_owned())],
+        };
+        let said = ask(&mut channel, GenlMessage::from_payload(asked), NLM_F_ACK)?;
+        let id = said.into_iter().flat_map(|answer| answer.nlas).find_map(|attribute| match attribute {
+            GenlCtrlAttrs::FamilyId(id) => Some(id),
+            _ => None,
+        });
+        let family = id.ok_or_else(|| Refusal::because(libc::EOPNOTSUPP, "the kernel has no WireGuard"))?;
+        Ok(Self { channel, family, name: name.to_string() })
+    }
+
+    fn message(&self, cmd: WireguardCmd, more: Vec<WireguardAttribute>) -> GenlMessage<WireguardMessage> {
+        let mut attributes = vec![WireguardAttribute::IfName(self.name.clone())];
+        attributes.extend(more);
+        let mut message = GenlMessage::from_payload(WireguardMessage { cmd, attributes });
+        message.set_resolved_family_id(self.family);
+        message
+    }
+
+    fn set(&mut self, attributes: Vec<WireguardAttribute>) -> Result<(), Refusal> {
+        let message = self.message(WireguardCmd::SetDevice, attributes);
+        ask(&mut self.channel, message, NLM_F_ACK).map(drop)
+    }
+
+    /// The keys of the others, as the kernel has them.
+    fn peers(&mut self) -> Result<Vec<[u8; 32]>, Refusal> {
+        let message = self.message(WireguardCmd::GetDevice, Vec::new());
+        let said = ask(&mut self.channel, message, NLM_F_DUMP)?;
+        let peers =
+            said.into_iter().flat_map(|part| part.attributes).filter_map(|attribute| match attribute {
+                WireguardAttribute::Peers(peers) => Some(peers),
+                _ => None,
+            });
+        let attributes = peers.flatten().flat_map(|peer| peer.0);
+        Ok(attributes
+            .filter_map(|attribute| match attribute {
+                WireguardPeerAttribute::PublicKey(key) => Some(key),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// Sends one message, and reads what is said until it is acknowledged or all is listed.
+fn ask<F>(channel: &mut Channel, message: GenlMessage<F>, flags: u16) -> Result<Vec<F>, Refusal>
+where
+    F: std::fmt::Debug,
+    GenlMessage<F>: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<GenlMessage<F>>: From<GenlMessage<F>>,
+{
+    let mut whole = NetlinkMessage::from(message);
+    let number = channel.number(1);
+    whole.header.flags = NLM_F_REQUEST | flags;
+    whole.header.sequence_number = number;
+    whole.finalize();
+    let mut buffer = vec![0; whole.buffer_len()];
+    whole.serialize(&mut buffer);
+    channel.send(&buffer)?;
+    let mut said = Vec::new();
+    let mut refused = None;
+    loop {
+        let done = channel.receive(|answer| {
+            if answer.sequence != number {
+                return false;
+            }
+            refused = refused.take().or_else(|| refusal(&answer));
+            if answer.kind != DONE && !is_verdict(&answer) {
+                said.extend(answer.parse::<GenlMessage<F>>());
+            }
+            answer.kind == DONE || is_verdict(&answer)
+        })?;
+        if let Some(refusal) = refused.take() {
+            return Err(refusal);
+        }
+        if done {
+            return Ok(said.into_iter().map(|message| message.into_parts().1).collect());
+        }
+    }
+}
