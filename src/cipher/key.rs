@@ -83,10 +83,14 @@ impl PrivateKey {
         bytes(text).map(|bytes| Self(bytes.into()))
     }
 
-    /// As the kernel takes it.
+    /// As the kernel has it: with the bits set that make it a scalar (RFC 7748, section 5), so that the same key is not
+    /// another, which would end all sessions.
     #[must_use]
     pub(crate) fn bytes(&self) -> [u8; 32] {
-        self.0.to_bytes()
+        let mut bytes = self.0.to_bytes();
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        bytes
     }
 
     pub(super) fn secret(&self) -> &x25519::StaticSecret {

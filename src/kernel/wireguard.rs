@@ -1,7 +1,7 @@
 //! The kernel's own WireGuard: a link whose other ends are told over generic netlink (`linux/wireguard.h`). It works on
 //! without anybody.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage,
@@ -24,7 +24,7 @@ use super::{
     netlink::{Channel, Requests, Route, is_verdict, refusal, request},
     tun,
 };
-use crate::cipher::{PREFIX_LENGTH, PrivateKey, Wanted, WantedPeer};
+use crate::cipher::{PREFIX_LENGTH, PrivateKey, PublicKey, Wanted, WantedPeer};
 
 /// `NETLINK_GENERIC`.
 const GENERIC: isize = 16;
@@ -39,30 +39,39 @@ const AT_ONCE: usize = 200;
 /// When the kernel has no WireGuard, another link has the name, or something is refused.
 pub fn bring(name: &InterfaceName, key: &PrivateKey, wanted: &Wanted) -> Result<(), Refusal> {
     let mut route = Route::open()?;
-    if link::find(&mut route, name)?.is_none() {
+    let mut found = link::find(&mut route, name)?;
+    if found.is_none() {
         let mut requests = Requests::default();
         requests.push(request(create(name)), NLM_F_CREATE | NLM_F_EXCL);
         let taken = |(_, refusal)| Refusal { text: Some(format!("link {name}")), ..refusal };
         route.run(requests, |_| ()).map_err(taken)?;
     }
     let mut wireguard = WireGuard::open(name)?;
-    let known = wireguard.peers()?;
-    wireguard.set(vec![
-        WireguardAttribute::PrivateKey(key.bytes()),
-        WireguardAttribute::ListenPort(wanted.own.at.port()),
-    ])?;
-    let gone = known.into_iter().filter(|key| !wanted.peers.iter().any(|peer| peer.key.0 == *key));
-    let gone = gone.map(|key| {
+    // What is so already is not set again: that would lose what is on its way.
+    let device = wireguard.device()?;
+    if (device.key, device.port) != (Some(key.public()), wanted.own.at.port()) {
+        wireguard.set(vec![
+            WireguardAttribute::PrivateKey(key.bytes()),
+            WireguardAttribute::ListenPort(wanted.own.at.port()),
+        ])?;
+    }
+    let known = device.peers;
+    let gone = known.iter().filter(|known| !wanted.peers.iter().any(|peer| peer.key == known.key));
+    let gone = gone.map(|known| {
         WireguardPeer(vec![
-            WireguardPeerAttribute::PublicKey(key),
+            WireguardPeerAttribute::PublicKey(known.key.0),
             WireguardPeerAttribute::Flags(WireguardPeerFlags::RemoveMe),
         ])
     });
-    let all: Vec<WireguardPeer> = gone.chain(wanted.peers.iter().map(told)).collect();
+    let fresh = wanted.peers.iter().filter(|peer| !known.contains(peer)).map(told);
+    let all: Vec<WireguardPeer> = gone.chain(fresh).collect();
     for some in all.chunks(AT_ONCE) {
         wireguard.set(vec![WireguardAttribute::Peers(some.to_vec())])?;
     }
-    tun::dress(&mut route, name, wanted.own.address, PREFIX_LENGTH, wanted.own.mtu)
+    match found.take_if(|link| link.up && link.mtu == wanted.own.mtu) {
+        Some(_) => Ok(()),
+        None => tun::dress(&mut route, name, wanted.own.address, PREFIX_LENGTH, wanted.own.mtu),
+    }
 }
 
 /// No link has the name.
@@ -83,7 +92,7 @@ pub fn refuse_taken(name: &InterfaceName) -> Result<(), Refusal> {
 pub fn take(name: &InterfaceName) -> Result<(), Refusal> {
     let mut route = Route::open()?;
     let Some(found) = link::find(&mut route, name)? else { return Ok(()) };
-    if WireGuard::open(name).and_then(|mut wireguard| wireguard.peers()).is_err() {
+    if WireGuard::open(name).and_then(|mut wireguard| wireguard.device()).is_err() {
         return Ok(());
     }
     let mut requests = Requests::default();
@@ -96,7 +105,7 @@ pub fn take(name: &InterfaceName) -> Result<(), Refusal> {
 pub fn is_there(name: &InterfaceName) -> bool {
     let found = Route::open().and_then(|mut route| link::find(&mut route, name));
     found.is_ok_and(|link| link.is_some_and(|link| link.up))
-        && WireGuard::open(name).is_ok_and(|mut wireguard| wireguard.peers().is_ok())
+        && WireGuard::open(name).is_ok_and(|mut wireguard| wireguard.device().is_ok())
 }
 
 fn create(name: &InterfaceName) -> RouteNetlinkMessage {
@@ -106,10 +115,9 @@ fn create(name: &InterfaceName) -> RouteNetlinkMessage {
 
 /// Another host: where it is, and the one address that it may send from.
 fn told(peer: &WantedPeer) -> WireguardPeer {
-    let address: Ipv6Addr = peer.address;
     let allowed = WireguardAllowedIp(vec![
         WireguardAllowedIpAttr::Family(WireguardAddressFamily::Ipv6),
-        WireguardAllowedIpAttr::IpAddr(address.into()),
+        WireguardAllowedIpAttr::IpAddr(peer.address.into()),
         WireguardAllowedIpAttr::Cidr(128),
     ]);
     WireguardPeer(vec![
@@ -156,23 +164,59 @@ impl WireGuard {
         ask(&mut self.channel, message, NLM_F_ACK).map(drop)
     }
 
-    /// The keys of the others, as the kernel has them.
-    fn peers(&mut self) -> Result<Vec<[u8; 32]>, Refusal> {
+    /// What the link is by now.
+    fn device(&mut self) -> Result<Device, Refusal> {
         let message = self.message(WireguardCmd::GetDevice, Vec::new());
         let said = ask(&mut self.channel, message, NLM_F_DUMP)?;
-        let peers =
-            said.into_iter().flat_map(|part| part.attributes).filter_map(|attribute| match attribute {
-                WireguardAttribute::Peers(peers) => Some(peers),
-                _ => None,
-            });
-        let attributes = peers.flatten().flat_map(|peer| peer.0);
-        Ok(attributes
-            .filter_map(|attribute| match attribute {
-                WireguardPeerAttribute::PublicKey(key) => Some(key),
-                _ => None,
-            })
-            .collect())
+        let mut device = Device::default();
+        for attribute in said.into_iter().flat_map(|part| part.attributes) {
+            match attribute {
+                WireguardAttribute::PublicKey(key) => device.key = Some(PublicKey(key)),
+                WireguardAttribute::ListenPort(port) => device.port = port,
+                WireguardAttribute::Peers(peers) => device.peers.extend(peers.iter().filter_map(read)),
+                _ => {}
+            }
+        }
+        Ok(device)
     }
+}
+
+/// A link of WireGuard, as the kernel has it; other hosts that rnet would not have made are without an address.
+#[derive(Default)]
+struct Device {
+    key: Option<PublicKey>,
+    port: u16,
+    peers: Vec<WantedPeer>,
+}
+
+/// Another host, as the kernel has it.
+fn read(peer: &WireguardPeer) -> Option<WantedPeer> {
+    let mut found = WantedPeer {
+        key: PublicKey([0; 32]),
+        at: SocketAddr::from(([0, 0, 0, 0], 0)),
+        address: Ipv6Addr::UNSPECIFIED,
+    };
+    let mut has_key = false;
+    for attribute in &peer.0 {
+        match attribute {
+            WireguardPeerAttribute::PublicKey(key) => (found.key, has_key) = (PublicKey(*key), true),
+            WireguardPeerAttribute::Endpoint(at) => found.at = *at,
+            WireguardPeerAttribute::AllowedIps(allowed) => found.address = only(allowed),
+            _ => {}
+        }
+    }
+    has_key.then_some(found)
+}
+
+/// The one address that may be sent from, where there is one only.
+fn only(allowed: &[WireguardAllowedIp]) -> Ipv6Addr {
+    let [WireguardAllowedIp(one)] = allowed else { return Ipv6Addr::UNSPECIFIED };
+    let whole = one.iter().any(|part| matches!(part, WireguardAllowedIpAttr::Cidr(128)));
+    let address = one.iter().find_map(|part| match part {
+        WireguardAllowedIpAttr::IpAddr(IpAddr::V6(address)) => Some(*address),
+        _ => None,
+    });
+    address.filter(|_| whole).unwrap_or(Ipv6Addr::UNSPECIFIED)
 }
 
 /// Sends one message, and reads what is said until it is acknowledged or all is listed.

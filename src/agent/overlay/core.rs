@@ -111,12 +111,16 @@ impl<S: Store, K: Kernel> Core<S, K> {
             self.settle().await?;
         }
         self.trouble = None;
-        self.encrypt();
         Ok(())
     }
 
     /// Lets what encrypts know of the other hosts, where a network needs it; it is begun again where it ended.
-    pub(super) fn encrypt(&mut self) {
+    pub fn encrypt(&mut self) {
+        // Who has not heard of all knows of nobody that he is gone.
+        let goes_on = || self.rnet.store().cipher().is_ok_and(|before| before.is_some());
+        if !self.follow.is_told() && !goes_on() {
+            return;
+        }
         if let Err(error) = self.encrypt_for(None) {
             tracing::error!("{error}; encrypted networks reach no other host");
             self.trouble = Some(error.to_string());
@@ -126,6 +130,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
     /// As `encrypt`, with a network that is about to be one of this cluster's.
     pub(super) fn encrypt_for(&mut self, network: Option<&Network>) -> Result<(), Error> {
         let me = &self.cluster.me;
+        let before = if self.follow.is_told() { None } else { self.rnet.store().cipher()? };
         let wanted = self.networks.values().chain(network).any(is_encrypted).then(|| Wanted {
             own: Own::of(&me.id, me.address, me.mtu),
             peers: belief::encrypting(me, &self.hosts),
@@ -133,7 +138,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
         if wanted.is_some() && me.key.is_none() {
             return Err(Error::Unsupported { what: self.cannot_encrypt() });
         }
-        self.cipher.bring(wanted)
+        self.cipher.bring(before.or(wanted))
     }
 
     /// By what it encrypts, where it does.

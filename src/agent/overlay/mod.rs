@@ -120,6 +120,7 @@ async fn run(mut inside: Inside) -> Result<(), Error> {
             _ = tidy.tick() => core.tidy(),
             _ = beat.tick() => {
                 beats = beats.wrapping_add(1);
+                core.encrypt();
                 if let Err(refused) = core.begin().await {
                     note(&mut core, &refused);
                 }
