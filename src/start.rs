@@ -48,14 +48,23 @@ pub(crate) fn stdout_was_closed() -> bool {
 /// Closes every file of the process but these: the caller's pipes must not stay open, nor its locks held. For a process
 /// that uses no other from here on.
 pub(crate) fn close_all_but(keep: &[RawFd]) {
+    for (from, to) in all_but(keep) {
+        // SAFETY: the caller uses no other file from here on, and drops no owner of one.
+        unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+    }
+}
+
+/// The descriptors that a process may have beside these, from and to.
+pub(crate) fn all_but(keep: &[RawFd]) -> Vec<(u32, u32)> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
     let mut from = 0;
+    let mut rest = Vec::new();
     for fd in keep.into_iter().chain([u32::MAX]) {
         if fd > from {
-            // SAFETY: the caller uses no other file from here on, and drops no owner of one.
-            unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+            rest.push((from, fd - 1));
         }
         from = fd.saturating_add(1);
     }
+    rest
 }

@@ -3,19 +3,23 @@
 //! The request blocks its sender for an RCU grace period or two (15 to 35 ms), and closing a netfilter socket
 //! after a delete waits too. But the kernel announces `RTM_DELLINK` when the link has left its lists, after half
 //! a millisecond. So a child sends the request and holds the sockets, and the caller goes on at the
-//! announcement. The child is forked without the caller's files and never runs anything else.
+//! announcement. The child has the caller's memory, and none of its other files, and never runs anything else.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_route::RouteNetlinkMessage;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::{RecvFlags, SendFlags},
+};
 
 use super::{
     Refusal,
     link::Link,
     netlink::{Requests, Route},
 };
+use crate::start;
 
 /// `RTNLGRP_LINK` of `linux/rtnetlink.h`.
 const LINKS: u32 = 1;
@@ -27,12 +31,76 @@ pub(super) fn is_short(refusal: &Refusal) -> bool {
 
 /// Has a child close a socket whose closing would wait. Where there is no process to spare, whoever closes it waits.
 pub(super) fn close_later(socket: RawFd) {
-    // SAFETY: the calling process has one thread (`Deletion::Behind` is for such programs only), so the child may do what
-    // the parent may; it ends, and nothing of the parent's is flushed or run.
-    if unsafe { libc::fork() } == 0 {
-        crate::start::close_all_but(&[socket]);
-        unsafe { libc::_exit(0) }
+    let errand = Errand {
+        request: Vec::new(),
+        asks: -1,
+        writes: -1,
+        left: start::all_but(&[socket]),
+        answer: [0; ANSWER],
+    };
+    let _ = errand.send_out();
+}
+
+/// What a child does, with everything that it needs: it shares the memory of the caller, who goes on meanwhile, so it
+/// makes calls and nothing else. A fork would copy the caller's page tables, and have it pay for each page that it writes.
+struct Errand {
+    request: Vec<u8>,
+    asks: RawFd,
+    writes: RawFd,
+    /// The files that it has no use for, from and to.
+    left: Vec<(u32, u32)>,
+    answer: [u8; ANSWER],
+}
+
+/// Room for the kernel's answer, in bytes: an error, and its text.
+const ANSWER: usize = 2048;
+/// The child's stack, in bytes: it calls little.
+const STACK: usize = 32 * 1024;
+
+impl Errand {
+    /// Begins the child. It uses the errand and its stack as long as it lives, so they are never given back: the caller
+    /// ends soon.
+    fn send_out(self) -> std::io::Result<()> {
+        let stack = Box::leak(vec![0u128; STACK / size_of::<u128>()].into_boxed_slice());
+        let top = stack.as_mut_ptr_range().end.cast();
+        let errand = Box::into_raw(Box::new(self));
+        // SAFETY: the calling process has one thread (`Deletion::Behind` is for such programs only), which touches neither
+        // stack nor errand again. The child uses nothing else of its memory, and does not return.
+        let pid = unsafe { libc::clone(run, top, libc::CLONE_VM | libc::SIGCHLD, errand.cast()) };
+        if pid == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// The child: sends the request, says why if it was refused, and ends.
+extern "C" fn run(errand: *mut libc::c_void) -> libc::c_int {
+    const ERROR: [u8; 2] = 2u16.to_ne_bytes();
+    // SAFETY: the caller made it for this process alone.
+    let errand = unsafe { &mut *errand.cast::<Errand>() };
+    for (from, to) in &errand.left {
+        // SAFETY: the files are this process's own copies, and it uses none of them.
+        unsafe { libc::syscall(libc::SYS_close_range, *from, *to, 0) };
+    }
+    if errand.asks >= 0 {
+        // SAFETY: the socket was open when this process began, and is its own.
+        let asks = unsafe { BorrowedFd::borrow_raw(errand.asks) };
+        let sent = rustix::net::send(asks, &errand.request, SendFlags::empty());
+        let said = sent.and_then(|_| rustix::net::recv(asks, &mut errand.answer[..], RecvFlags::empty()));
+        let code = match said {
+            Ok((length, _)) if length >= 20 && errand.answer[4..6] == ERROR => {
+                let [a, b, c, d] = [16, 17, 18, 19].map(|at| errand.answer[at]);
+                -i32::from_ne_bytes([a, b, c, d])
+            }
+            Ok(_) => libc::EBADMSG,
+            Err(errno) => errno.raw_os_error(),
+        };
+        if code != 0 {
+            // SAFETY: as `asks`.
+            let writes = unsafe { BorrowedFd::borrow_raw(errand.writes) };
+            let _ = rustix::io::write(writes, &code.to_ne_bytes());
+        }
+    }
+    // SAFETY: ends this process; nothing of the caller's is flushed or run.
+    unsafe { libc::_exit(0) }
 }
 
 /// Two sockets: one hears of links, one asks.
@@ -59,33 +127,18 @@ impl Deleter {
         let (reads, writes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let asks = self.asks.channel().socket().as_raw_fd();
         let keep = [Some(asks), Some(writes.as_raw_fd()), held];
-        // SAFETY: the calling process has one thread (`Deletion::Behind` is for such programs only), so the
-        // child may do what the parent may.
-        match unsafe { libc::fork() } {
-            -1 => Err(std::io::Error::last_os_error().into()),
-            0 => self.child(message, &keep.into_iter().flatten().collect::<Vec<_>>(), writes.as_fd()),
-            _ => {
-                drop(writes);
-                self.wait(index, reads.as_fd())
-            }
-        }
-    }
-
-    /// Sends the request, says why if it was refused, and ends.
-    fn child(
-        mut self,
-        message: &RouteNetlinkMessage,
-        keep: &[RawFd],
-        writes: rustix::fd::BorrowedFd<'_>,
-    ) -> ! {
-        crate::start::close_all_but(keep);
         let mut requests = Requests::default();
         requests.push(super::netlink::request(message.clone()), NLM_F_ACK);
-        if let Err((_, refusal)) = self.asks.run(requests, |_| ()) {
-            let _ = rustix::io::write(writes, &refusal.errno.to_ne_bytes());
-        }
-        // SAFETY: ends this child; nothing of the parent's is flushed or run.
-        unsafe { libc::_exit(0) }
+        let errand = Errand {
+            request: requests.numbered(self.asks.channel()),
+            asks,
+            writes: writes.as_raw_fd(),
+            left: start::all_but(&keep.into_iter().flatten().collect::<Vec<_>>()),
+            answer: [0; ANSWER],
+        };
+        errand.send_out()?;
+        drop(writes);
+        self.wait(index, reads.as_fd())
     }
 
     /// Waits for the announcement, or for the child to say why there will be none.

@@ -190,6 +190,13 @@ impl Requests {
         self.starts.is_empty()
     }
 
+    /// As they are sent, with numbers of the channel: for whoever sends them at another time.
+    pub(super) fn numbered(mut self, channel: &mut Channel) -> Vec<u8> {
+        let first = channel.number(self.starts.len() as u32);
+        self.finish(first);
+        self.buffer
+    }
+
     /// Numbers the requests from `first` on, and asks for the acknowledgement of the last; the others answer only if
     /// they fail. Returns how many there are.
     fn finish(&mut self, first: u32) -> u32 {
