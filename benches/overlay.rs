@@ -123,12 +123,15 @@ struct Machines {
     running: Vec<Child>,
 }
 
-/// The agents end before the store.
+/// The agents end before the store, and what encrypts, which outlives them, after both.
 impl Drop for Machines {
     fn drop(&mut self) {
         for child in self.running.iter_mut().rev() {
             let _ = Pid::from_raw(child.id().cast_signed()).map(|pid| kill_process(pid, Signal::TERM));
             let _ = child.wait();
+        }
+        for host in 1..=HOSTS {
+            let _ = fs::remove_file(format!("/run/h{host}/run/cipher.json"));
         }
     }
 }
