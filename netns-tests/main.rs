@@ -97,6 +97,7 @@ fn main() -> ExitCode {
         overlay::by_hand::TESTS,
         overlay::cluster::TESTS,
         overlay::encrypted::TESTS,
+        overlay::faults::TESTS,
         overlay::members::TESTS,
         overlay::names::TESTS,
     ])

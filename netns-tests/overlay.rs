@@ -19,6 +19,8 @@ pub mod by_hand;
 pub mod cluster;
 /// The tests of networks whose packets leave a host in cipher only.
 pub mod encrypted;
+/// The tests of hosts that are cut off, hang, or move.
+pub mod faults;
 /// The tests of what a store of several members, and one that asks who is there, can do.
 pub mod members;
 /// The tests of names across hosts.

@@ -202,6 +202,14 @@ impl Linux {
         }
     }
 
+    /// A tunnel cannot become another: it is made anew, and up as it was. What was behind it has to be said again.
+    pub(super) fn replace_tunnel(&mut self, tunnel: &Tunnel) -> Result<(), Refusal> {
+        self.create_tunnel(tunnel)?;
+        self.enter(&tunnel.sandbox, |linux, _| {
+            linux.set_links(&tunnel.name, &tunnel.bridge, |index, _| vec![link::set_up(index)])
+        })?
+    }
+
     /// What must not be seen in clear has no tunnel before the rules that keep it were read back.
     fn refuse_unsealed(&mut self, port: u16) -> Result<(), Refusal> {
         let (nft, table) = self.finding_firewall()?;

@@ -1,7 +1,10 @@
 //! What an overlay network needs to know of its host: by which address others reach it, and how much of a packet is
 //! left. Never talks to other hosts.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use rnetkit_drivers::{
     Id, Network, Peer, Resource,
@@ -125,14 +128,15 @@ impl<K: Kernel> Rnet<K> {
         }
     }
 
-    /// Takes over a network that another host defined. Whether it is new here.
+    /// Takes over a network that another host defined, or the address that this host has by now. Whether anything is other
+    /// than before: then nothing of its other hosts is placed.
     ///
     /// # Errors
     /// When it meets what is here already, or makes no sense.
     pub fn adopt(&mut self, network: &Network, own: IpAddr) -> Result<bool, Error> {
         if let Some(known) = self.store.definition(&network.name)? {
             if known.id == network.id {
-                return Ok(false);
+                return self.readdress(&known, own);
             }
             return Err(Error::NetworkExists { name: network.name.to_string() });
         }
@@ -142,6 +146,21 @@ impl<K: Kernel> Rnet<K> {
         self.refuse_poison(&network)?;
         let _lock = self.store.lock_host()?;
         self.store.define(&network)?;
+        Ok(true)
+    }
+
+    fn readdress(&mut self, known: &Network, own: IpAddr) -> Result<bool, Error> {
+        let options = BTreeMap::from([(OWN_ADDRESS.to_owned(), own.to_string())]);
+        if known.options.get(OWN_ADDRESS) == options.get(OWN_ADDRESS) {
+            return Ok(false);
+        }
+        if self.store.made_network(&known.id)?.is_some() {
+            return self.reconfigure(known, &options);
+        }
+        let mut known = known.clone();
+        known.options.extend(options);
+        let _lock = self.store.lock_host()?;
+        self.store.define(&known)?;
         Ok(true)
     }
 

@@ -296,7 +296,8 @@ impl<S: Store, K: Kernel> Core<S, K> {
             );
         };
         match self.rnet.adopt(network, own) {
-            Ok(_) => {}
+            Ok(true) => drop(self.placed.remove(&network.id)),
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!("network {} of the cluster is not taken over: {error}", network.name)
             }

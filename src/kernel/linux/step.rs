@@ -2,7 +2,9 @@
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use rnetkit_drivers::{Balanced, InterfaceName, Place, Publication, Resource, child::Child};
+use rnetkit_drivers::{
+    Balanced, InterfaceName, Place, Publication, Resource, child::Child, resource::Tunnel,
+};
 
 use super::super::{
     Failed, Kernel, Refusal, address, child,
@@ -289,7 +291,11 @@ impl Run<'_> {
             }
             Resource::Tunnel(tunnel) => {
                 self.flush()?;
-                self.linux.set_tunnel(tunnel).map_err(|refusal| self.failed(self.at, refusal))
+                let way = |t: &Tunnel| (t.vni, t.port, t.local, t.mtu, t.sealed);
+                let same = matches!(from, Resource::Tunnel(before) if way(before) == way(tunnel));
+                let changed =
+                    if same { self.linux.set_tunnel(tunnel) } else { self.linux.replace_tunnel(tunnel) };
+                changed.map_err(|refusal| self.failed(self.at, refusal))
             }
             Resource::Uplink(uplink) => {
                 self.flush()?;
