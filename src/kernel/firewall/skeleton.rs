@@ -44,7 +44,7 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-static CHAINS: [Chain<'static>; 16] = [
+static CHAINS: [Chain<'static>; 17] = [
     plain("from_containers"),
     plain("publish"),
     plain("to_containers"),
@@ -52,6 +52,7 @@ static CHAINS: [Chain<'static>; 16] = [
     plain("loopback_reply"),
     plain("datagrams"),
     plain("tunnels"),
+    plain("from_hosts"),
     hooked(INET, "untrack", "filter", PREROUTING, -300),
     hooked(INET, "loopback", "route", OUTPUT, -300),
     hooked(INET, "tunnels_out", "filter", OUTPUT, -300),
@@ -232,15 +233,13 @@ fn tunnels(add: Add<'_>) {
     add("datagrams", network(Rule::new("overlay networks")).jump("tunnels"));
     add("tunnels", Rule::new("never from a container").from(true, "bridges").drop());
     for (ipv6, set) in [(false, "hosts4"), (true, "hosts6")] {
-        let known = |comment| {
-            let rule = Rule::new(comment).family(ipv6).load(field::DESTINATION_PORT, R0);
-            let rule = rule.load(field::VXLAN_NETWORK, R0 + 1).load(Words::of(ipv6).source, R0 + 2);
-            rule.member(R0, true, set)
-        };
-        add("tunnels", known("from a host of the network").local_destination().untracked());
-        add("tunnels", known("").accept());
+        let rule = Rule::new("from a host of the network").family(ipv6).load(field::DESTINATION_PORT, R0);
+        let rule = rule.load(field::VXLAN_NETWORK, R0 + 1).load(Words::of(ipv6).source, R0 + 2);
+        add("tunnels", rule.member(R0, true, set).jump("from_hosts"));
     }
     add("tunnels", Rule::new("from anybody else").drop());
+    add("from_hosts", Rule::new("to this one").local_destination().untracked().accept());
+    add("from_hosts", Rule::new("").accept());
     add("tunnels_out", sealed(udp(Rule::new(SEAL[1])), Meta::Oifname));
     add("tunnels_out", network(udp(Rule::new("overlay networks"))).untracked());
 }
