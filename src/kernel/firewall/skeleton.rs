@@ -44,9 +44,8 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-static CHAINS: [Chain<'static>; 18] = [
+static CHAINS: [Chain<'static>; 17] = [
     plain("from_containers"),
-    plain("to_gateways"),
     plain("publish"),
     plain("to_containers"),
     plain("out_of_containers"),
@@ -195,15 +194,12 @@ fn untracked(add: Add<'_>) {
     let rule = rule.meta(Meta::Iifkind, R0).compare(R0, true, VETH).load(field::IP6_SOURCE, R0);
     let rule = rule.mask(R0, &first_bytes([0xff, 0xc0])).compare(R0, false, &first_bytes([0xfe, 0x80]));
     add("from_containers", rule.foreign_source(R0).drop());
-    // A flow from the host's loopback comes from its address on the bridge, and most packets do not go there.
-    for (ipv6, gateways) in [(false, "gateways4"), (true, "gateways6")] {
+    for ipv6 in [false, true] {
         let words = Words::of(ipv6);
-        let rule = Rule::new("").family(ipv6).load(words.destination, R0);
-        add("from_containers", rule.member(R0, true, gateways).jump("to_gateways"));
         for (number, checksum) in TRANSPORTS {
             let rule =
                 flow(Rule::new("reply to the host's loopback"), &words, number).map(R0, words.flows, R0);
-            add("to_gateways", rule.store(R0, field::SOURCE_PORT, Some(checksum), false).untracked());
+            add("from_containers", rule.store(R0, field::SOURCE_PORT, Some(checksum), false).untracked());
         }
     }
 }
