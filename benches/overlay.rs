@@ -17,10 +17,14 @@ mod traffic;
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -79,6 +83,8 @@ fn bench(rounds: usize) -> Done {
     let mut attaches = lab.ask(move |machines| machines.attaches(rounds / 4))?;
     let mut streams = lab.ask(move |machines| machines.streams(rounds / 10))?;
     let mut crowd = lab.ask(move |_| crowd::last(rounds / 2))?;
+    let away = Duration::from_secs(if rounds < 500 { 10 } else { 60 });
+    let outage = lab.ask(move |machines| machines.outage(away))?;
     println!(
         "| from the write into etcd to the kernels of {HOSTS} hosts, {rounds} writes | goal | measured |"
     );
@@ -103,6 +109,13 @@ fn bench(rounds: usize) -> Done {
         let (low, middle, high) = (at(ratios, 0.1), at(ratios, 0.5), at(ratios, 0.9));
         println!("| {what}, median (from 10 to 90 of 100) | {goal} | {middle:.2} ({low:.2} to {high:.2}) |");
     }
+    let Outage { sent, lost, refused, known } = outage;
+    let seconds = away.as_secs();
+    println!("| the store away for {seconds} s: lost of {sent} datagrams between two hosts | 0 | {lost} |");
+    println!("| until an attach is refused then | 3 s | {refused:.1} s |");
+    println!(
+        "| from the store's new beginning until all hosts know what happened meanwhile | 5 s | {known:.1} s |"
+    );
     Ok(())
 }
 
@@ -143,11 +156,7 @@ impl Machines {
         ip("link add underlay address 02:00:00:00:00:fe type bridge mcast_snooping 0")?;
         ip("address add 198.51.100.254/24 dev underlay")?;
         ip("link set underlay up")?;
-        let mut etcd = Command::new("etcd");
-        etcd.args(["--data-dir", "/run/etcd", "--listen-client-urls", "http://198.51.100.254:2379"])
-            .args(["--advertise-client-urls", "http://198.51.100.254:2379"])
-            .args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap", "--log-level", "error"]);
-        machines.keep(&mut etcd)?;
+        machines.running.push(etcd()?);
         for number in 1..=HOSTS {
             ip(&format!("link add h{number} type veth peer name eth0 netns c{number}"))?;
             ip(&format!("link set h{number} master underlay up"))?;
@@ -172,10 +181,67 @@ impl Machines {
         Ok(machines)
     }
 
-    fn keep(&mut self, command: &mut Command) -> Done {
-        let child = quiet(command).spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        self.running.push(child);
-        Ok(())
+    /// The store goes away for that long, and a container leaves meanwhile: what is lost between two others, how many
+    /// seconds a new attach takes to be refused, and how many until all hosts know of it once the store is back.
+    fn outage(&mut self, time: Duration) -> Done<Outage> {
+        let asked = format!("{}:7000", container(2));
+        let echo = traffic::inside(&lab::netns(HOSTS + 2), || UdpSocket::bind("0.0.0.0:7000"))?;
+        let echo = echo.map_err(|error| error.to_string())?;
+        thread::spawn(move || {
+            let mut room = [0; 64];
+            while let Ok((length, from)) = echo.recv_from(&mut room) {
+                let _ = echo.send_to(&room[..length], from);
+            }
+        });
+        let ask = traffic::inside(&lab::netns(HOSTS + 1), || UdpSocket::bind("0.0.0.0:0"))?;
+        let ask = ask.map_err(|error| error.to_string())?;
+        ask.connect(asked)
+            .and_then(|()| ask.set_read_timeout(Some(Duration::from_secs(1))))
+            .map_err(|error| error.to_string())?;
+        let end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&end);
+        let asking = thread::spawn(move || {
+            let (mut sent, mut lost) = (0, 0);
+            while !told.load(Ordering::Relaxed) {
+                sent += 1;
+                let answered = ask.send(b"hello").and_then(|_| ask.recv(&mut [0; 64])).is_ok();
+                lost += u32::from(!answered);
+                thread::sleep(Duration::from_millis(10));
+            }
+            (sent, lost)
+        });
+        let store = &mut self.running[0];
+        store.kill().and_then(|()| store.wait()).map_err(|error| format!("etcd: {error}"))?;
+        let away = Instant::now();
+        let begun = Instant::now();
+        if self.on(3, &format!("network connect ov c{GUEST}")).is_ok() {
+            return Err("an attach without the store was not refused".to_owned());
+        }
+        let refused = begun.elapsed().as_secs_f64();
+        self.on(HOSTS, &format!("network disconnect ov c{}", 2 * HOSTS))?;
+        thread::sleep(time.saturating_sub(away.elapsed()));
+        let back = Instant::now();
+        self.running[0] = etcd()?;
+        let gone = container(HOSTS);
+        for host in 1..HOSTS {
+            let folder = format!("/run/h{host}/run/netns");
+            let list = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+            for sandbox in list.flatten() {
+                let mut list = Command::new("/usr/bin/nsenter");
+                list.arg(format!("--net={}", sandbox.path().display()));
+                list.args(["/usr/sbin/ip", "neigh", "show", &gone]);
+                while lab::run(&mut list)?.contains(&gone) {
+                    if back.elapsed() > Duration::from_secs(60) {
+                        return Err(format!("h{host} never heard that {gone} is gone"));
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        let known = back.elapsed().as_secs_f64();
+        end.store(true, Ordering::Relaxed);
+        let (sent, lost) = asking.join().map_err(|_| "nobody counts any more")?;
+        Ok(Outage { sent, lost, refused, known })
     }
 
     fn command(&self, host: usize, line: &str) -> Command {
@@ -346,6 +412,23 @@ async fn write(cluster: &mut Cluster<Etcd>, hears: &Receiver<Heard>) -> Done<Vec
     }
     cluster.withdraw(&network.id, &id).await.map_err(failed)?;
     Ok(seen.into_iter().flatten().collect())
+}
+
+/// What came of a store that was away.
+struct Outage {
+    sent: u32,
+    lost: u32,
+    refused: f64,
+    known: f64,
+}
+
+/// The store, which keeps what it knows when it is begun again.
+fn etcd() -> Done<Child> {
+    let mut etcd = Command::new("etcd");
+    etcd.args(["--data-dir", "/run/etcd", "--listen-client-urls", "http://198.51.100.254:2379"])
+        .args(["--advertise-client-urls", "http://198.51.100.254:2379"])
+        .args(["--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap", "--log-level", "error"]);
+    quiet(&mut etcd).spawn().map_err(|error| format!("etcd: {error}"))
 }
 
 /// A neighbour that a host's kernel has now.
