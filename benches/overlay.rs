@@ -210,6 +210,10 @@ impl Machines {
             }
             (sent, lost)
         });
+        let gone = "10.9.2.200";
+        self.on(HOSTS, &format!("network disconnect ov c{}", 2 * HOSTS))?;
+        self.on(HOSTS, &format!("network connect --ip {gone} ov c{}", 2 * HOSTS))?;
+        knows(gone, true)?;
         let store = &mut self.running[0];
         store.kill().and_then(|()| store.wait()).map_err(|error| format!("etcd: {error}"))?;
         let away = Instant::now();
@@ -222,22 +226,7 @@ impl Machines {
         thread::sleep(time.saturating_sub(away.elapsed()));
         let back = Instant::now();
         self.running[0] = etcd()?;
-        let gone = container(HOSTS);
-        for host in 1..HOSTS {
-            let folder = format!("/run/h{host}/run/netns");
-            let list = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
-            for sandbox in list.flatten() {
-                let mut list = Command::new("/usr/bin/nsenter");
-                list.arg(format!("--net={}", sandbox.path().display()));
-                list.args(["/usr/sbin/ip", "neigh", "show", &gone]);
-                while lab::run(&mut list)?.contains(&gone) {
-                    if back.elapsed() > Duration::from_secs(60) {
-                        return Err(format!("h{host} never heard that {gone} is gone"));
-                    }
-                    thread::sleep(Duration::from_millis(10));
-                }
-            }
-        }
+        knows(gone, false)?;
         let known = back.elapsed().as_secs_f64();
         end.store(true, Ordering::Relaxed);
         let (sent, lost) = asking.join().map_err(|_| "nobody counts any more")?;
@@ -412,6 +401,38 @@ async fn write(cluster: &mut Cluster<Etcd>, hears: &Receiver<Heard>) -> Done<Vec
     }
     cluster.withdraw(&network.id, &id).await.map_err(failed)?;
     Ok(seen.into_iter().flatten().collect())
+}
+
+/// Waits until the kernels of all hosts but the last know the address, or none does.
+fn knows(address: &str, wanted: bool) -> Done {
+    let end = Instant::now() + Duration::from_secs(60);
+    for host in 1..HOSTS {
+        let folder = format!("/run/h{host}/run/netns");
+        let list = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+        let sandboxes: Vec<PathBuf> = list.flatten().map(|entry| entry.path()).collect();
+        let known = || {
+            let shown = sandboxes.iter().map(|sandbox| {
+                let mut ip = Command::new("/usr/bin/nsenter");
+                ip.arg(format!("--net={}", sandbox.display())).args([
+                    "/usr/sbin/ip",
+                    "neigh",
+                    "show",
+                    address,
+                ]);
+                lab::run(&mut ip)
+            });
+            Ok::<bool, String>(
+                shown.collect::<Done<Vec<String>>>()?.iter().any(|text| text.contains(address)),
+            )
+        };
+        while known()? != wanted {
+            if Instant::now() > end {
+                return Err(format!("h{host} never heard of {address} what it should"));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
 }
 
 /// What came of a store that was away.
