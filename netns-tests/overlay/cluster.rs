@@ -109,6 +109,16 @@ pub fn connect(lab: &Lab, host: &Host, name: &str, options: &[&str]) -> Place {
     place
 }
 
+/// A container on each of the first two hosts, which find each other; the second one answers datagrams.
+#[track_caller]
+pub fn pair(lab: &Lab, cluster: &Cluster) -> (Place, Place) {
+    let one = connect(lab, &cluster.hosts[0], "c1", &[]);
+    let two = connect(lab, &cluster.hosts[1], "c2", &[]);
+    until("both are placed", || cluster.hosts[..2].iter().all(|host| remotes(lab, host) == 1));
+    lab.listen_udp(&two, "0.0.0.0:7000");
+    (one, two)
+}
+
 /// A network on the first host, known to all.
 #[track_caller]
 pub fn create(lab: &Lab, cluster: &Cluster, words: &str) {

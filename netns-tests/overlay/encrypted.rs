@@ -11,14 +11,14 @@ use rustix::process::{Pid, Signal};
 use super::{
     Host,
     by_hand::{forged, never_fragment, vni},
-    cluster::{Cluster, Pinging, addresses, connect, create, remotes, remove},
+    cluster::{Cluster, Pinging, addresses, connect, create, pair, remotes, remove},
     store::Store,
 };
 use crate::{
     command::until,
     forge::{self, Wire},
     harness::{skip, tests},
-    lab::{Lab, Place, prepare},
+    lab::{Lab, prepare},
     traffic,
 };
 
@@ -60,16 +60,6 @@ fn cluster(lab: &Lab, count: usize) -> Cluster {
     let cluster = Cluster::start(lab, count);
     create(lab, &cluster, "-o encrypted --subnet 10.9.0.0/24 --subnet fd00:9::/64");
     cluster
-}
-
-/// A container on each of the first two hosts.
-#[track_caller]
-fn pair(lab: &Lab, cluster: &Cluster) -> (Place, Place) {
-    let one = connect(lab, &cluster.hosts[0], "c1", &[]);
-    let two = connect(lab, &cluster.hosts[1], "c2", &[]);
-    until("both are placed", || cluster.hosts[..2].iter().all(|host| remotes(lab, host) == 1));
-    lab.listen_udp(&two, "0.0.0.0:7000");
-    (one, two)
 }
 
 /// The process that encrypts for a host.

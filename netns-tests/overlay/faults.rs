@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::cluster::{Cluster, Pinging, addresses, connect, create, remotes};
+use super::cluster::{Cluster, Pinging, addresses, connect, create, pair, remotes};
 use crate::{
     command::until,
     harness::tests,
-    lab::{Lab, Place, prepare},
+    lab::{Lab, prepare},
 };
 
 tests!(
@@ -18,16 +18,6 @@ tests!(
     a_host_that_is_cut_off_from_the_store_keeps_what_it_has,
     two_hosts_that_are_cut_off_from_each_other_are_alone_with_that,
 );
-
-/// A container on each of the first two hosts, which find each other.
-#[track_caller]
-fn pair(lab: &Lab, cluster: &Cluster) -> (Place, Place) {
-    let one = connect(lab, &cluster.hosts[0], "c1", &[]);
-    let two = connect(lab, &cluster.hosts[1], "c2", &[]);
-    until("both are placed", || cluster.hosts[..2].iter().all(|host| remotes(lab, host) == 1));
-    lab.listen_udp(&two, "0.0.0.0:7000");
-    (one, two)
-}
 
 /// What a host says of another.
 #[track_caller]
