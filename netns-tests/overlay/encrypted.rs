@@ -29,6 +29,7 @@ tests!(
     without_agent_and_store_it_goes_on,
     a_host_that_cannot_encrypt_says_so_and_takes_no_part,
     plain_networks_beside_it_are_as_before,
+    hosts_are_reached_over_ipv6_too,
 );
 
 /// What a host says and hears on the underlay that is not the store's.
@@ -288,5 +289,21 @@ fn plain_networks_beside_it_are_as_before(lab: &Lab) {
     assert!(ear.ports().contains(&4789));
     lab.tcp(&one, &format!("{}:80", addresses(&two).0)).answered_by(&two);
     lab.no_tcp(&one, &format!("{}:80", addresses(&four).0));
+    cluster.end(lab);
+}
+
+fn hosts_are_reached_over_ipv6_too(lab: &Lab) {
+    let mut cluster = Cluster::machines(lab, 2, Store::start);
+    for number in 0..2 {
+        cluster.hosts[number].address = format!("2001:db8:50::{}", number + 1);
+        cluster.start_agent(lab, number);
+    }
+    create(lab, &cluster, "-o encrypted --subnet 10.9.0.0/24");
+    let ear = Underlay::at(lab, &cluster.hosts[0]);
+    let (one, two) = pair(lab, &cluster);
+    lab.tcp(&one, &format!("{}:80", addresses(&two).0)).answered_by(&two);
+    // 1500 less 70 for VXLAN and 80 for WireGuard, both over IPv6.
+    assert_eq!(one.link("eth0")["mtu"], 1350);
+    assert!(ear.ports().iter().all(|port| *port == 51820));
     cluster.end(lab);
 }
