@@ -134,9 +134,24 @@ impl<S: Store, K: Kernel> Core<S, K> {
         }
         self.in_flight.insert(endpoint, verbs::uptime());
         let wish = Wish { endpoint, name, asked };
-        let addresses = self.cluster.reserve(&network, &wish).await?;
+        let reserved = self.cluster.reserve(&network, &wish).await;
+        let addresses = reserved.inspect_err(|_| self.nobody_waits_for(&endpoint))?;
         self.moved_here(&network.id, &addresses);
         Ok(json!(addresses))
+    }
+
+    /// Whoever asked was told that there is nothing to wait for any more: what was reserved all the same is given back.
+    pub fn give_up(&mut self, words: &Value) {
+        if words["do"] == "reserve"
+            && let Ok(endpoint) = read::<Id>(&words["endpoint"])
+        {
+            self.nobody_waits_for(&endpoint);
+        }
+    }
+
+    fn nobody_waits_for(&mut self, endpoint: &Id) {
+        self.in_flight.remove(endpoint);
+        self.given_up = true;
     }
 
     /// Whoever had these addresses elsewhere has them no more, whether that was heard of or not: what leads there goes

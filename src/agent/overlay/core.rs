@@ -54,6 +54,8 @@ pub struct Core<S: Store, K: Kernel> {
     leaving: BTreeSet<Id>,
     /// Endpoints that addresses were reserved for, and when.
     pub(super) in_flight: BTreeMap<Id, u64>,
+    /// A reservation failed, or came too late: there may be addresses that nobody has.
+    pub(super) given_up: bool,
     /// Why nothing of the store is believed.
     pub(super) distrust: Option<String>,
     /// What was wrong last.
@@ -80,6 +82,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             named: BTreeMap::new(),
             leaving: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            given_up: false,
             distrust: None,
             trouble: None,
             registered: false,
@@ -505,7 +508,13 @@ impl<S: Store, K: Kernel> Core<S, K> {
         for (network, end) in lost {
             self.cluster.withdraw(&network, &end).await?;
         }
+        self.given_up = false;
         Ok(())
+    }
+
+    /// Whether something was given up that others could have.
+    pub fn has_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// What was wrong with the store.

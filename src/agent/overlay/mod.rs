@@ -90,7 +90,10 @@ async fn run(mut inside: Inside) -> Result<(), Error> {
             request = inside.requests.next() => {
                 let Some(request) = request else { return Ok(()) };
                 let answer = timeout(PATIENCE, core.answer(&request)).await;
-                let answer = answer.unwrap_or_else(|_| answers::late(&request));
+                let answer = answer.unwrap_or_else(|_| {
+                    core.give_up(&request);
+                    answers::late(&request)
+                });
                 inside.requests.answer(&answer).await.map_err(failed)?;
             }
             followed = async { sleep_until(again).await; core.follow.next(&core.cluster.store).await } => match followed {
@@ -126,9 +129,11 @@ async fn run(mut inside: Inside) -> Result<(), Error> {
                 }
                 if beats.is_multiple_of(LOOK) {
                     core.look_again();
-                    if let Err(refused) = core.sweep().await {
-                        note(&mut core, &refused);
-                    }
+                }
+                if (beats.is_multiple_of(LOOK) || core.has_given_up())
+                    && let Err(refused) = core.sweep().await
+                {
+                    note(&mut core, &refused);
                 }
             }
         }

@@ -595,3 +595,33 @@ fn ten_thousand_operations_with_faults_leave_no_address_twice_and_nothing_behind
         }
     });
 }
+
+#[test]
+fn what_was_reserved_for_somebody_who_waits_no_longer_is_given_back_at_once() {
+    let mut world = World::new(4711, 1);
+    world.machines[0].follow();
+    world.create(0, End::default());
+    let machine = &mut world.machines[0];
+    while machine.follow() {}
+    let network = machine.act(|core| core.networks.keys().next().copied()).flatten().unwrap();
+    let ask = |name: &str, endpoint: u8| json!({"do": "reserve", "network": network, "endpoint": Id([endpoint; 32]), "name": name, "asked": []});
+    let (first, second) = (ask("waits", 1), ask("gave-up", 2));
+    for question in [&first, &second] {
+        let answer = machine.act(|core| now(core.answer(question)).unwrap()).unwrap();
+        assert!(answer["ok"].is_array(), "{answer}");
+    }
+    let swept = |machine: &mut Machine| {
+        let held = |core: &mut Core<Memory, Handle>| {
+            now(core.sweep()).unwrap().unwrap();
+            let me = core.cluster.me.id;
+            let held = now(core.cluster.held_by(&me)).unwrap().unwrap();
+            held.into_iter().map(|(_, endpoint, ..)| endpoint).collect::<HashSet<Id>>()
+        };
+        machine.act(held).unwrap()
+    };
+    assert_eq!(swept(machine), HashSet::from([Id([1; 32]), Id([2; 32])]), "both may be recorded yet");
+    machine.act(|core| core.give_up(&second));
+    assert_eq!(machine.act(|core| core.has_given_up()), Some(true));
+    assert_eq!(swept(machine), HashSet::from([Id([1; 32])]), "one of them may");
+    assert_eq!(machine.act(|core| core.has_given_up()), Some(false));
+}
