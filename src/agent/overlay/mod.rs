@@ -124,17 +124,15 @@ async fn run(mut inside: Inside) -> Result<(), Error> {
             _ = beat.tick() => {
                 beats = beats.wrapping_add(1);
                 core.encrypt();
-                if let Err(refused) = core.begin().await {
-                    note(&mut core, &refused);
-                }
                 if beats.is_multiple_of(LOOK) {
                     core.look_again();
                 }
-                if (beats.is_multiple_of(LOOK) || core.has_given_up())
-                    && let Err(refused) = core.sweep().await
-                {
-                    note(&mut core, &refused);
-                }
+                // A store that does not answer is asked once: whoever asks meanwhile waits for that.
+                let swept = match core.begin().await {
+                    Ok(()) if beats.is_multiple_of(LOOK) || core.has_given_up() => core.sweep().await,
+                    begun => begun,
+                };
+                swept.unwrap_or_else(|refused| note(&mut core, &refused));
             }
         }
     }
