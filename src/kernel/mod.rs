@@ -241,10 +241,10 @@ pub trait Kernel {
     /// When the host has no such address, or the kernel cannot be asked.
     fn underlay(&mut self, address: Option<IpAddr>) -> Result<Underlay, Refusal>;
 
-    /// What the kernel itself encrypts with between hosts goes.
+    /// What encrypts between hosts is gone: the kernel's own link is removed, that of a process went with it.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// When it cannot be removed, or does not go.
     fn end_cipher(&mut self) -> Result<(), Refusal>;
 
     /// From now on rnet's tables have this name.

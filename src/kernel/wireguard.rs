@@ -1,7 +1,11 @@
 //! The kernel's own WireGuard: a link whose other ends are told over generic netlink (`linux/wireguard.h`). It works on
 //! without anybody.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage,
@@ -85,19 +89,29 @@ pub fn refuse_taken(name: &InterfaceName) -> Result<(), Refusal> {
     }
 }
 
-/// The link goes, if it is one of WireGuard.
+/// How long the link of a process that ended may still be there, and how often that is looked at.
+const TAKING_DOWN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// The link goes if it is one of WireGuard; another went with its process, which is waited for.
 ///
 /// # Errors
 /// When the kernel does not let it go.
 pub fn take(name: &InterfaceName) -> Result<(), Refusal> {
     let mut route = Route::open()?;
-    let Some(found) = link::find(&mut route, name)? else { return Ok(()) };
-    if WireGuard::open(name).and_then(|mut wireguard| wireguard.device()).is_err() {
-        return Ok(());
+    let end = Instant::now() + TAKING_DOWN;
+    while let Some(found) = link::find(&mut route, name)? {
+        if WireGuard::open(name).and_then(|mut wireguard| wireguard.device()).is_ok() {
+            let mut requests = Requests::default();
+            requests.push(request(link::delete(found.index)), 0);
+            return route.run(requests, |_| ()).map_err(|(_, refusal)| refusal);
+        }
+        if Instant::now() > end {
+            return Err(Refusal::because(libc::EBUSY, format!("link {name} is still there")));
+        }
+        thread::sleep(LOOK_AGAIN);
     }
-    let mut requests = Requests::default();
-    requests.push(request(link::delete(found.index)), 0);
-    route.run(requests, |_| ()).map_err(|(_, refusal)| refusal)
+    Ok(())
 }
 
 /// Whether the link is there, up, and WireGuard's.

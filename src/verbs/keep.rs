@@ -352,11 +352,12 @@ impl<K: Kernel> Rnet<K> {
             self.remove_all(&network, Vec::new(), true)?;
         }
         self.take_back_dead_files();
-        if self.store.cipher()?.is_some() {
+        let encrypted = self.store.cipher()?.is_some();
+        self.store.end_cipher()?;
+        if encrypted {
             let failed = |refusal| Error::kernel("end what encrypts between hosts", refusal);
             self.kernel.end_cipher().map_err(failed)?;
         }
-        self.store.end_cipher()?;
         self.store.erase()
     }
 
