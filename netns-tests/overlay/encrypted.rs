@@ -30,6 +30,7 @@ tests!(
     a_host_that_cannot_encrypt_says_so_and_takes_no_part,
     plain_networks_beside_it_are_as_before,
     hosts_are_reached_over_ipv6_too,
+    hosts_say_nothing_else_to_each_other_there,
 );
 
 /// What a host says and hears on the underlay that is not the store's.
@@ -271,6 +272,11 @@ fn a_host_that_cannot_encrypt_says_so_and_takes_no_part(lab: &Lab) {
     assert_eq!(one.link("eth0")["mtu"], 1370);
     lab.namespace("c2");
     cluster.hosts[1].rn(lab, "network connect ov c2").refused(&["ov"]);
+    // It takes part in all others.
+    cluster.hosts[1].rn(lab, "network create -d overlay --subnet 10.10.0.0/24 plain").ok();
+    cluster.hosts[1].rn(lab, "network connect plain c2").ok();
+    let says = cluster.hosts[1].rn(lab, "agent --status").ok().json();
+    assert_eq!(says["parts"]["overlay"]["says"]["trouble"], serde_json::Value::Null);
     cluster.end(lab);
 }
 
@@ -305,5 +311,20 @@ fn hosts_are_reached_over_ipv6_too(lab: &Lab) {
     // 1500 less 70 for VXLAN and 80 for WireGuard, both over IPv6.
     assert_eq!(one.link("eth0")["mtu"], 1350);
     assert!(ear.ports().iter().all(|port| *port == 51820));
+    cluster.end(lab);
+}
+
+fn hosts_say_nothing_else_to_each_other_there(lab: &Lab) {
+    let cluster = cluster(lab, 2);
+    let (one, two) = pair(lab, &cluster);
+    lab.tcp(&one, &format!("{}:80", addresses(&two).0)).answered_by(&two);
+    // Services of the host listen at all of its addresses.
+    lab.listen_tcp(&cluster.hosts[0].place, "[::]:80");
+    lab.listen_udp(&cluster.hosts[0].place, "[::]:7001");
+    let own = between(&cluster.hosts[0]);
+    lab.tcp(&cluster.hosts[1].place, "[2001:db8:50::1]:80").answered_by(&cluster.hosts[0].place);
+    lab.no_tcp(&cluster.hosts[1].place, &format!("[{own}]:80"));
+    lab.no_udp(&cluster.hosts[1].place, &format!("[{own}]:7001"));
+    lab.silence(&cluster.hosts[0].place);
     cluster.end(lab);
 }

@@ -77,7 +77,9 @@ impl<S: Store, K: Kernel> Core<S, K> {
     async fn create(&mut self, network: &Value) -> Result<Value, Refused> {
         let mut network: Network = read(network)?;
         let encrypted = is_encrypted(&network);
-        self.encrypt_for(Some(&network))?;
+        if encrypted {
+            self.encrypt_for(Some(&network))?;
+        }
         if !network.options.contains_key("mtu")
             && !network.options.contains_key("com.docker.network.driver.mtu")
         {
@@ -128,7 +130,6 @@ impl<S: Store, K: Kernel> Core<S, K> {
             );
             return Err(Error::Unsupported { what }.into());
         }
-        self.own_address(&network)?;
         if encrypted {
             self.encrypt_for(Some(&network))?;
         }

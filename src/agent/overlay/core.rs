@@ -119,6 +119,10 @@ impl<S: Store, K: Kernel> Core<S, K> {
 
     /// Lets what encrypts know of the other hosts, where a network needs it; it is begun again where it ended.
     pub fn encrypt(&mut self) {
+        // What it takes no part in was said when it was not taken over.
+        if self.cluster.me.key.is_none() {
+            return;
+        }
         // Who has not heard of all knows of nobody that he is gone.
         let goes_on = || self.rnet.store().cipher().is_ok_and(|before| before.is_some());
         if !self.follow.is_told() && !goes_on() {
