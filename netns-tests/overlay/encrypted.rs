@@ -31,6 +31,7 @@ tests!(
     plain_networks_beside_it_are_as_before,
     hosts_are_reached_over_ipv6_too,
     hosts_say_nothing_else_to_each_other_there,
+    without_its_seal_a_network_is_not_made,
 );
 
 /// What a host says and hears on the underlay that is not the store's.
@@ -326,5 +327,29 @@ fn hosts_say_nothing_else_to_each_other_there(lab: &Lab) {
     lab.no_tcp(&cluster.hosts[1].place, &format!("[{own}]:80"));
     lab.no_udp(&cluster.hosts[1].place, &format!("[{own}]:7001"));
     lab.silence(&cluster.hosts[0].place);
+    cluster.end(lab);
+}
+
+fn without_its_seal_a_network_is_not_made(lab: &Lab) {
+    let cluster = cluster(lab, 2);
+    let host = &cluster.hosts[1];
+    lab.namespace("c2");
+    // Its tables are there by now, and somebody takes one of the rules.
+    host.rn(lab, "network create --subnet 10.20.0.0/24 blue").ok();
+    let taken = "handle=$(nft -a list chain inet rnet tunnels_out | sed -n 's/.*never in clear.*handle //p'); \
+                 nft delete rule inet rnet tunnels_out handle $handle";
+    host.sh(lab, taken).ok();
+    host.rn(lab, "network connect ov c2").refused(&["does not keep 4799/udp from being sent in clear"]);
+    // A rule that only says that it is one does not count where it does nothing.
+    host.sh(
+        lab,
+        "nft 'add rule inet rnet tunnels udp dport 4799 accept comment \"never in clear to elsewhere\"'",
+    )
+    .ok();
+    host.rn(lab, "network connect ov c2").refused(&["does not keep 4799/udp from being sent in clear"]);
+    assert!(!host.place.has_link("vx0"));
+    host.rn(lab, "repair").ok();
+    host.rn(lab, "network connect ov c2").ok();
+    host.rn(lab, "network rm blue").ok();
     cluster.end(lab);
 }

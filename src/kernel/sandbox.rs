@@ -217,7 +217,7 @@ impl Linux {
             return Ok(());
         }
         let text = format!("the firewall does not keep {port}/udp from being sent in clear");
-        Err(Refusal::because(libc::EPERM, text))
+        Err(Refusal::because(libc::ECANCELED, text))
     }
 
     /// The tunnel as a port of the bridge: in one message after the other, as the kernel wants it.

@@ -245,17 +245,17 @@ pub(super) fn guarded_by_others(nft: &mut Nft, table: &TableName, family: Family
     Ok(false)
 }
 
-/// Whether nothing gets to that port in clear, or from it: each of the rules is there, in the chain of its own, and so is
-/// the port.
+/// Whether nothing gets to that port in clear: each of the rules is there, in the chain of its own, and so is the port.
 pub(super) fn is_sealed(nft: &mut Nft, table: &TableName, port: u16) -> Result<bool, Refusal> {
     const NOTE: u16 = 7;
     let mut missing = skeleton::SEAL.to_vec();
     for body in nft.list(message::GET_RULE, INET)? {
-        if names(&body)[0] == table.as_str() {
+        let [of, chain] = names(&body);
+        if of == table.as_str() {
             // After the note's own head of two bytes.
             let note = value(&body, NOTE).unwrap_or_default();
             let note = String::from_utf8_lossy(note.get(2..).unwrap_or_default()).into_owned();
-            missing.retain(|rule| *rule != note.trim_end_matches('\0'));
+            missing.retain(|rule| *rule != (chain.as_str(), note.trim_end_matches('\0')));
         }
     }
     Ok(missing.is_empty() && has_member(nft, table, &Member::Sealed { port })?)

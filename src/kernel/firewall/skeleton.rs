@@ -6,10 +6,12 @@
 
 use super::{
     TableName,
+    elements::interface_key,
     rule::{Meta, R0, Rule, field},
     sets,
     wire::{APPEND, Attributes, BRIDGE, Batch, CREATE, EXCL, INET, message},
 };
+use crate::cipher::DEVICE;
 
 /// Where in a packet's way a chain stands: hook number and priority.
 struct Hook {
@@ -204,11 +206,9 @@ fn untracked(add: Add<'_>) {
     }
 }
 
-/// What the rules that keep clear text from a sealed port say of themselves.
-pub(super) const SEAL: [&str; 2] = ["never in clear from elsewhere", "never in clear to elsewhere"];
-
-/// The device that encrypts, by its name (`IFNAMSIZ` bytes).
-const CIPHER: &[u8; 16] = b"rnet-wg\0\0\0\0\0\0\0\0\0";
+/// The rules that keep clear text from a sealed port: the chain of each, and what it says of itself.
+pub(super) const SEAL: [(&str, &str); 2] =
+    [("datagrams", "never in clear from elsewhere"), ("tunnels_out", "never in clear to elsewhere")];
 
 /// VXLAN of rnet's own networks: it comes from their hosts, and is sent by this host and not through it. Nothing in it
 /// is authenticated, so without this whoever reaches the port could send into a network; and a container could, by
@@ -222,14 +222,15 @@ fn tunnels(add: Add<'_>) {
     let udp = |rule: Rule| rule.meta(Meta::L4proto, R0).compare(R0, true, &[UDP]);
     let sealed = |rule: Rule, link| {
         let rule = rule.load(field::DESTINATION_PORT, R0).member(R0, true, "sealed");
-        rule.meta(link, R0).compare(R0, false, CIPHER).drop()
+        rule.meta(link, R0).compare(R0, false, &interface_key(DEVICE)).drop()
     };
     let network = |rule: Rule| {
         let rule = rule.load(field::DESTINATION_PORT, R0).load(field::VXLAN_NETWORK, R0 + 1);
         rule.member(R0, true, "tunnels")
     };
     add("untrack", udp(Rule::new("")).jump("datagrams"));
-    add("datagrams", sealed(Rule::new(SEAL[0]), Meta::Iifname));
+    let [(arriving, from), (leaving, to)] = SEAL;
+    add(arriving, sealed(Rule::new(from), Meta::Iifname));
     add("datagrams", network(Rule::new("overlay networks")).jump("tunnels"));
     add("tunnels", Rule::new("never from a container").from(true, "bridges").drop());
     for (ipv6, set) in [(false, "hosts4"), (true, "hosts6")] {
@@ -240,7 +241,7 @@ fn tunnels(add: Add<'_>) {
     add("tunnels", Rule::new("from anybody else").drop());
     add("from_hosts", Rule::new("to this one").local_destination().untracked().accept());
     add("from_hosts", Rule::new("").accept());
-    add("tunnels_out", sealed(udp(Rule::new(SEAL[1])), Meta::Oifname));
+    add(leaving, sealed(udp(Rule::new(to)), Meta::Oifname));
     add("tunnels_out", network(udp(Rule::new("overlay networks"))).untracked());
 }
 
@@ -516,7 +517,7 @@ fn input(add: Add<'_>) {
     // The kernel's own WireGuard lets in whatever another host of the cluster sends.
     let cipher = |yes| {
         let rule = Rule::new("from the cipher what is sealed alone").meta(Meta::Iifname, R0);
-        rule.compare(R0, true, CIPHER).meta(Meta::L4proto, R0).compare(R0, yes, &[UDP])
+        rule.compare(R0, true, &interface_key(DEVICE)).meta(Meta::L4proto, R0).compare(R0, yes, &[UDP])
     };
     add("input", cipher(false).drop());
     add("input", cipher(true).load(field::DESTINATION_PORT, R0).member(R0, false, "sealed").drop());
