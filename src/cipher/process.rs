@@ -11,17 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rnetkit_drivers::InterfaceName;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::inotify::{self, CreateFlags, WatchFlags},
+    net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
     thread::CapabilitySet,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     DEVICE, Wanted,
     peers::{LONGEST, Peers, Ways},
-    wanted::PREFIX_LENGTH,
 };
 use crate::{agent::confine, error::Error, kernel, store::Store};
 
@@ -29,6 +29,8 @@ use crate::{agent::confine, error::Error, kernel, store::Store};
 pub const NAME: &str = "cipher";
 /// How often sessions are looked after.
 const TICK: Duration = Duration::from_millis(250);
+/// How many bytes wait for the process, and leave it, at most.
+const BUFFER: usize = 4 << 20;
 /// What is said on standard output when packets pass.
 pub(crate) const READY: &str = "ready";
 
@@ -49,9 +51,9 @@ pub fn be(store: &Store) -> Result<(), Error> {
     };
     let own = wanted.own.clone();
     let failed = |refusal| Error::kernel("encrypt between hosts", refusal);
-    let socket = kernel::cipher_socket(own.at).map_err(failed)?;
-    let name: InterfaceName = DEVICE.parse()?;
-    let device = kernel::open_tun(&name, own.address, PREFIX_LENGTH, own.mtu).map_err(failed)?;
+    let taken = |error: io::Error| Error::agent(format!("listen on {}/udp: {error}", own.at));
+    let socket = socket(own.at).map_err(taken)?;
+    let device = kernel::open_tun(&own).map_err(failed)?;
     let keep = |set| confine::keep(set).and_then(|()| confine::no_new_privileges());
     keep(CapabilitySet::empty()).map_err(|error| Error::agent(error.to_string()))?;
     let line = Arc::new(Line { device, socket });
@@ -67,6 +69,21 @@ pub fn be(store: &Store) -> Result<(), Error> {
     peers.set(&wanted, &*line);
     say_ready().map_err(|error| Error::agent(error.to_string()))?;
     look_after(store, &queue, wanted, &peers, &line)
+}
+
+/// Where datagrams of WireGuard are heard. They may be cut up on their way, as the kernel's own WireGuard has it: what is
+/// inside was already told how long it may be.
+fn socket(at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+    // As much as the kernel gives.
+    let _ = socket.set_recv_buffer_size(BUFFER);
+    let _ = socket.set_send_buffer_size(BUFFER);
+    match at {
+        SocketAddr::V4(_) => sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT)?,
+        SocketAddr::V6(_) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DONT)?,
+    }
+    socket.bind(&at.into())?;
+    Ok(socket.into())
 }
 
 /// From now on nobody listens: what the agent's own streams lead to is not kept open by a process that outlives it.

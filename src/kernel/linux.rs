@@ -259,8 +259,7 @@ impl Kernel for Linux {
     }
 
     fn end_cipher(&mut self) -> Result<(), Refusal> {
-        let name = crate::cipher::DEVICE.parse().map_err(|_| Refusal::new(libc::EINVAL))?;
-        super::take_wireguard(&name)
+        super::take_wireguard()
     }
 
     fn use_tables(&mut self, table: TableName) {

@@ -44,7 +44,7 @@ pub(crate) use probe::has_wireguard;
 pub use probe::{Feature, probe};
 use rnetkit_drivers::{Family, Id, Name, PortRange, Protocol, Resource};
 pub use survey::{MarkedLink, Survey};
-pub(crate) use tun::{cipher_socket, open as open_tun, probe as probe_tun};
+pub(crate) use tun::{open as open_tun, probe as probe_tun};
 pub(crate) use wireguard::{
     bring as bring_wireguard, is_there as is_wireguard, refuse_taken, take as take_wireguard,
 };

@@ -1,30 +1,23 @@
 //! A device whose packets a process of rnet reads and writes (`tun`, `Documentation/networking/tuntap.rst`). It goes with
 //! its last file.
 
-use std::{
-    fs::File,
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd,
-};
+use std::{fs::File, io, net::IpAddr, os::fd::AsRawFd};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rnetkit_drivers::{InterfaceName, Setting};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     Refusal, address, link,
     netlink::{Requests, Route, request},
     sysctl,
 };
+use crate::cipher::{DEVICE, Own, PREFIX_LENGTH};
 
 /// `TUNSETIFF` of `linux/if_tun.h`.
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 /// `TUNGETFEATURES`.
 const TUNGETFEATURES: libc::Ioctl = 0x8004_54cf;
-/// How many bytes wait for the process, and leave it, at most.
-const BUFFER: usize = 4 << 20;
 /// How many packets wait for the process, at most.
 const QUEUE: u32 = 1000;
 
@@ -32,33 +25,34 @@ const QUEUE: u32 = 1000;
 ///
 /// # Errors
 /// When the kernel has no such devices, one of that name is there, or IPv6 is off for good.
-pub fn open(name: &InterfaceName, own: Ipv6Addr, prefix: u8, mtu: u32) -> Result<File, Refusal> {
-    let file = attach(name).map_err(|error| {
+pub fn open(own: &Own) -> Result<File, Refusal> {
+    let name = device()?;
+    let file = attach(&name).map_err(|error| {
         let refusal = Refusal::from(error);
         Refusal { text: Some(format!("device {name} (/dev/net/tun)")), ..refusal }
     })?;
-    dress(&mut Route::open()?, name, own, prefix, mtu)?;
+    dress(&mut Route::open()?, &name, own)?;
     Ok(file)
+}
+
+/// The device that encrypts, by its name.
+pub(super) fn device() -> Result<InterfaceName, Refusal> {
+    DEVICE.parse().map_err(|_| Refusal::new(libc::EINVAL))
 }
 
 /// Gives a link between hosts its one address and the length of its packets, and brings it up. The kernel says nothing
 /// there by itself, and believes nothing.
-pub(super) fn dress(
-    route: &mut Route,
-    name: &InterfaceName,
-    own: Ipv6Addr,
-    prefix: u8,
-    mtu: u32,
-) -> Result<(), Refusal> {
+pub(super) fn dress(route: &mut Route, name: &InterfaceName, own: &Own) -> Result<(), Refusal> {
     let failed = |refusal: Refusal| Refusal { text: Some(format!("set up {name}")), ..refusal };
     sysctl::no_own_address(name).map_err(failed)?;
     sysctl::apply(name, Setting::Ipv6On).map_err(failed)?;
     sysctl::apply(name, Setting::NoRouterAdvertisements).map_err(failed)?;
     let missing = || Refusal::because(libc::ENODEV, format!("there is no link {name}"));
     let index = link::find(route, name)?.ok_or_else(missing)?.index;
-    let address = IpNetwork::new(IpAddr::V6(own), prefix).map_err(|_| Refusal::new(libc::EINVAL))?;
+    let address =
+        IpNetwork::new(IpAddr::V6(own.address), PREFIX_LENGTH).map_err(|_| Refusal::new(libc::EINVAL))?;
     let mut requests = Requests::default();
-    requests.push(request(link::set_packets(index, mtu, QUEUE)), 0);
+    requests.push(request(link::set_packets(index, own.mtu, QUEUE)), 0);
     requests.push(request(link::set_up(index)), 0);
     requests.push(request(address::add(index, address)), NLM_F_CREATE | NLM_F_REPLACE);
     route.run(requests, |_| ()).map_err(|(_, refusal)| failed(refusal))
@@ -77,37 +71,6 @@ fn attach(name: &InterfaceName) -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     Ok(file)
-}
-
-/// Where datagrams of WireGuard are heard. They may be cut up on their way, as the kernel's own WireGuard has it: what is
-/// inside was already told how long it may be.
-///
-/// # Errors
-/// When the address is not this host's, or the port is another's.
-pub fn cipher_socket(at: SocketAddr) -> Result<UdpSocket, Refusal> {
-    let failed = |error: io::Error| {
-        let refusal = Refusal::from(error);
-        Refusal { text: Some(format!("listen on {at}/udp")), ..refusal }
-    };
-    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP)).map_err(failed)?;
-    // As much as the kernel gives.
-    let _ = socket.set_recv_buffer_size(BUFFER);
-    let _ = socket.set_send_buffer_size(BUFFER);
-    let (level, option) = match at {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
-    };
-    let never: libc::c_int = libc::IP_PMTUDISC_DONT;
-    // SAFETY: the value is a number of the length that is said.
-    let set = unsafe {
-        let length = size_of::<libc::c_int>() as libc::socklen_t;
-        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const never).cast(), length)
-    };
-    if set == -1 {
-        return Err(failed(io::Error::last_os_error()));
-    }
-    socket.bind(&at.into()).map_err(failed)?;
-    Ok(socket.into())
 }
 
 /// Whether there could be such a device.

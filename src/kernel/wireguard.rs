@@ -28,7 +28,7 @@ use super::{
     netlink::{Channel, Requests, Route, is_verdict, refusal, request},
     tun,
 };
-use crate::cipher::{PREFIX_LENGTH, PrivateKey, PublicKey, Wanted, WantedPeer};
+use crate::cipher::{PrivateKey, PublicKey, Wanted, WantedPeer};
 
 /// `NETLINK_GENERIC`.
 const GENERIC: isize = 16;
@@ -41,7 +41,8 @@ const AT_ONCE: usize = 200;
 ///
 /// # Errors
 /// When the kernel has no WireGuard, another link has the name, or something is refused.
-pub fn bring(name: &InterfaceName, key: &PrivateKey, wanted: &Wanted) -> Result<(), Refusal> {
+pub fn bring(key: &PrivateKey, wanted: &Wanted) -> Result<(), Refusal> {
+    let name = &tun::device()?;
     let mut route = Route::open()?;
     let mut found = link::find(&mut route, name)?;
     if found.is_none() {
@@ -74,7 +75,7 @@ pub fn bring(name: &InterfaceName, key: &PrivateKey, wanted: &Wanted) -> Result<
     }
     match found.take_if(|link| link.up && link.mtu == wanted.own.mtu) {
         Some(_) => Ok(()),
-        None => tun::dress(&mut route, name, wanted.own.address, PREFIX_LENGTH, wanted.own.mtu),
+        None => tun::dress(&mut route, name, &wanted.own),
     }
 }
 
@@ -82,7 +83,8 @@ pub fn bring(name: &InterfaceName, key: &PrivateKey, wanted: &Wanted) -> Result<
 ///
 /// # Errors
 /// When one has.
-pub fn refuse_taken(name: &InterfaceName) -> Result<(), Refusal> {
+pub fn refuse_taken() -> Result<(), Refusal> {
+    let name = &tun::device()?;
     match link::find(&mut Route::open()?, name)? {
         Some(_) => Err(Refusal::because(libc::EEXIST, format!("link {name} is somebody else's"))),
         None => Ok(()),
@@ -97,7 +99,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 /// When the kernel does not let it go.
-pub fn take(name: &InterfaceName) -> Result<(), Refusal> {
+pub fn take() -> Result<(), Refusal> {
+    let name = &tun::device()?;
     let mut route = Route::open()?;
     let end = Instant::now() + TAKING_DOWN;
     while let Some(found) = link::find(&mut route, name)? {
@@ -116,7 +119,8 @@ pub fn take(name: &InterfaceName) -> Result<(), Refusal> {
 
 /// Whether the link is there, up, and WireGuard's.
 #[must_use]
-pub fn is_there(name: &InterfaceName) -> bool {
+pub fn is_there() -> bool {
+    let Ok(name) = &tun::device() else { return false };
     let found = Route::open().and_then(|mut route| link::find(&mut route, name));
     found.is_ok_and(|link| link.is_some_and(|link| link.up))
         && WireGuard::open(name).is_ok_and(|mut wireguard| wireguard.device().is_ok())

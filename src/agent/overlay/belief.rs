@@ -16,15 +16,22 @@ use crate::{
     store::Far,
 };
 
+/// An endpoint on another host, and the address that it is sent to.
+pub struct Believed<'a> {
+    host: Id,
+    address: IpAddr,
+    end: &'a End,
+}
+
 /// What other hosts have of a network, as far as it can be believed. `here`: addresses of containers of this host, which
 /// keep them on it even where the others have given them to somebody else meanwhile.
 pub fn believed<'a>(
     network: &Network,
     me: &Host,
-    hosts: &'a BTreeMap<Id, Host>,
+    hosts: &BTreeMap<Id, Host>,
     ends: &'a BTreeMap<(Id, Id), End>,
     here: Option<&HashSet<IpAddr>>,
-) -> Vec<(&'a Host, &'a End)> {
+) -> Vec<Believed<'a>> {
     let mut believed = Vec::new();
     let encrypted = is_encrypted(network);
     let mut seen: HashSet<IpAddr> = here.cloned().unwrap_or_default();
@@ -39,14 +46,14 @@ pub fn believed<'a>(
             tracing::warn!("host {} is not reached by address {}", shown(&known.name), known.address);
             continue;
         }
-        if known.address_for(encrypted).is_none() {
+        let Some(address) = known.address_for(encrypted) else {
             tracing::warn!(
                 "host {} cannot encrypt: it is not reached on network {}",
                 shown(&known.name),
                 network.name
             );
             continue;
-        }
+        };
         let doubtful = end.addresses.iter().find_map(|address| doubt(network, *address, &seen));
         if let Some(reason) = doubtful {
             tracing::warn!(
@@ -58,18 +65,16 @@ pub fn believed<'a>(
             continue;
         }
         seen.extend(end.addresses.iter().copied());
-        believed.push((known, end));
+        believed.push(Believed { host: known.id, address, end });
     }
     believed
 }
 
 /// Where it is sent to.
-pub fn peers(network: &Network, believed: &[(&Host, &End)]) -> BTreeMap<Id, Peer> {
+pub fn peers(believed: &[Believed<'_>]) -> BTreeMap<Id, Peer> {
     let mut peers: BTreeMap<Id, Peer> = BTreeMap::new();
-    let encrypted = is_encrypted(network);
-    for (host, end) in believed {
-        let Some(address) = host.address_for(encrypted) else { continue };
-        let peer = peers.entry(host.id).or_insert(Peer { address, endpoints: Vec::new() });
+    for Believed { host, address, end } in believed {
+        let peer = peers.entry(*host).or_insert(Peer { address: *address, endpoints: Vec::new() });
         peer.endpoints.push(RemoteEndpoint { mac: end.mac, addresses: end.addresses.clone() });
     }
     peers
@@ -98,9 +103,9 @@ pub fn encrypting(me: &Host, hosts: &BTreeMap<Id, Host>) -> Vec<WantedPeer> {
 }
 
 /// How it can be asked for on this host.
-pub fn names(believed: &[(&Host, &End)]) -> Vec<Far> {
-    let far = |(_, end): &(&Host, &End)| {
-        let End { container, name, aliases, addresses, .. } = (*end).clone();
+pub fn names(believed: &[Believed<'_>]) -> Vec<Far> {
+    let far = |believed: &Believed<'_>| {
+        let End { container, name, aliases, addresses, .. } = believed.end.clone();
         Far { id: container, name, aliases, addresses }
     };
     believed.iter().map(far).collect()

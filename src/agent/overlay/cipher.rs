@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rnetkit_drivers::InterfaceName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     agent::supervisor::Program,
-    cipher::{DEVICE, NAME, READY, Wanted},
+    cipher::{NAME, READY, Wanted},
     error::{Error, shown},
     kernel,
     store::Store,
@@ -58,21 +57,18 @@ impl Encrypts for Unable {
 }
 
 /// What this host encrypts with.
-///
-/// # Errors
-/// When the name of the device is none.
-pub fn at_hand(store: &Store, program: Program) -> Result<Box<dyn Encrypts>, Error> {
-    Ok(if kernel::has_wireguard() {
-        Box::new(InKernel { store: store.clone(), device: DEVICE.parse()?, wanted: None })
+#[must_use]
+pub fn at_hand(store: &Store, program: Program) -> Box<dyn Encrypts> {
+    if kernel::has_wireguard() {
+        Box::new(InKernel { store: store.clone(), wanted: None })
     } else {
         Box::new(Process { store: store.clone(), program, wanted: None, child: None, begun: false })
-    })
+    }
 }
 
 /// By the kernel.
 struct InKernel {
     store: Store,
-    device: InterfaceName,
     wanted: Option<Wanted>,
 }
 
@@ -83,20 +79,20 @@ impl Encrypts for InKernel {
         let Some(wanted) = wanted else {
             self.wanted = None;
             if ours {
-                kernel::take_wireguard(&self.device).map_err(failed)?;
+                kernel::take_wireguard().map_err(failed)?;
             }
             return self.store.set_cipher(None);
         };
-        if self.wanted.as_ref() == Some(&wanted) && kernel::is_wireguard(&self.device) {
+        if self.wanted.as_ref() == Some(&wanted) && kernel::is_wireguard() {
             return Ok(());
         }
         // On record before it is there; what was there before is somebody else's.
         if !ours {
-            kernel::refuse_taken(&self.device).map_err(failed)?;
+            kernel::refuse_taken().map_err(failed)?;
         }
         self.store.set_cipher(Some(&wanted))?;
         let key = self.store.private_key()?;
-        kernel::bring_wireguard(&self.device, &key, &wanted).map_err(failed)?;
+        kernel::bring_wireguard(&key, &wanted).map_err(failed)?;
         self.wanted = Some(wanted);
         Ok(())
     }

@@ -326,7 +326,7 @@ impl<S: Store, K: Kernel> Core<S, K> {
             Some(ends) => belief::believed(&network, &self.cluster.me, &self.hosts, ends, self.here.get(id)),
             None => Vec::new(),
         };
-        let wanted = belief::peers(&network, &believed);
+        let wanted = belief::peers(&believed);
         let far = belief::names(&believed);
         let placed = match self.placed.remove(id) {
             Some(before) if before == wanted => Ok(()),

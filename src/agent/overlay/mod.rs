@@ -170,7 +170,7 @@ fn core_of(store: &Store, config: &Config, program: Program) -> Result<Core<Etcd
         .map_err(|refusal| Error::kernel("find out how other hosts reach this one", refusal))?;
     let name = config.host_name.clone().unwrap_or_else(own_name);
     let id = rnet.identity()?.host;
-    let cipher = cipher::at_hand(store, program)?;
+    let cipher = cipher::at_hand(store, program);
     let key = match cipher.probe() {
         Ok(()) => Some(store.private_key()?.public()),
         Err(_) => None,
