@@ -12,7 +12,7 @@
 //! | [`verbs`] | create, connect, disconnect, remove: reserve, apply, commit |
 //! | [`store`] | what is remembered: the only place that writes files |
 //! | [`cluster`] | what hosts share of overlay networks, in a store that all of them reach |
-//! | [`cipher`] | what hosts say to each other for encrypted networks: a process of its own |
+//! | [`cipher`] | keys of hosts, and who encrypts with whom; pure |
 //! | [`ipam`] | which subnet, address, port comes next; pure |
 //! | [`drivers`] | what must exist for a network and an endpoint; cannot touch the host |
 //! | [`plan`] | the difference between what exists and what must, as steps that can be undone; pure |

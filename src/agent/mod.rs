@@ -15,9 +15,11 @@
 //! | `part.rs` | what it consists of, and how a part begins |
 //! | `follow.rs` | the records, followed |
 //! | `overlay/` | the part for networks that span hosts |
+//! | `cipher/` | the process that encrypts between hosts, which outlives the agent |
 //! | `confine.rs` | what a part gives up |
 
-pub(crate) mod confine;
+pub mod cipher;
+mod confine;
 pub mod follow;
 pub mod names;
 pub mod overlay;

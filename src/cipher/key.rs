@@ -93,7 +93,7 @@ impl PrivateKey {
         bytes
     }
 
-    pub(super) fn secret(&self) -> &x25519::StaticSecret {
+    pub(crate) fn secret(&self) -> &x25519::StaticSecret {
         &self.0
     }
 }

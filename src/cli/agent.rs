@@ -12,12 +12,11 @@ use rnetkit_drivers::Network;
 use super::{Context, Failure, args, output::Out};
 use crate::{
     agent::{
-        part,
+        cipher, part,
         start::{self, Turn, turn},
         supervisor::{self, Program, Stay},
         wire::{self, Reply, Request},
     },
-    cipher,
     config::{AgentStart, Config},
     container::{
         detach::{self, Detached, Watcher},

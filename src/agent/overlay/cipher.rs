@@ -11,8 +11,11 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    agent::supervisor::Program,
-    cipher::{NAME, READY, Wanted},
+    agent::{
+        cipher::{NAME, READY},
+        supervisor::Program,
+    },
+    cipher::Wanted,
     error::{Error, shown},
     kernel,
     store::Store,

@@ -13,7 +13,7 @@ use boringtun::{
 };
 use rnetkit_drivers::overlay::SEALED_PORT;
 
-use super::{PrivateKey, Wanted, WantedPeer};
+use crate::cipher::{PrivateKey, Wanted, WantedPeer};
 
 /// No packet is longer, in bytes, with what WireGuard adds.
 pub const LONGEST: usize = 65_535 + 64;

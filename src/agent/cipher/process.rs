@@ -20,10 +20,15 @@ use rustix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    DEVICE, Wanted,
+    super::confine,
     peers::{LONGEST, Peers, Ways},
 };
-use crate::{agent::confine, error::Error, kernel, store::Store};
+use crate::{
+    cipher::{DEVICE, Wanted},
+    error::Error,
+    kernel,
+    store::Store,
+};
 
 /// What the process is called among the parts of the agent, though it is none.
 pub const NAME: &str = "cipher";
@@ -32,7 +37,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How many bytes wait for the process, and leave it, at most.
 const BUFFER: usize = 4 << 20;
 /// What is said on standard output when packets pass.
-pub(crate) const READY: &str = "ready";
+pub const READY: &str = "ready";
 
 /// Is the process. Says `ready` on standard output when packets pass.
 ///
