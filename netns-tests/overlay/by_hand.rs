@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Ear, Host, hosts};
 use crate::{
-    command::Output,
+    command::{Output, until},
     forge::{self, Wire},
     harness::tests,
-    lab::{Lab, Place},
+    lab::{Lab, Place, prepare},
     traffic,
 };
 
@@ -15,6 +15,7 @@ tests!(
     containers_on_different_hosts_talk_in_both_families,
     nothing_is_asked_or_flooded_on_the_underlay,
     packets_are_as_long_as_the_underlay_allows,
+    a_container_is_told_where_the_underlay_has_become_narrower,
     datagrams_from_strangers_reach_nobody,
     a_container_cannot_send_into_the_tunnel,
     ports_are_published_on_each_host_and_containers_reach_the_world,
@@ -188,6 +189,26 @@ fn packets_are_as_long_as_the_underlay_allows(lab: &Lab) {
     all[0].rn(lab, too_long).fails_with(
         "rnet: packets of 1451 bytes do not fit: 198.51.100.1 has 1500 bytes, and that leaves 1450",
     );
+    unmade(lab, &all);
+}
+
+fn a_container_is_told_where_the_underlay_has_become_narrower(lab: &Lab) {
+    let all = made(lab, 2, false);
+    let (one, two) = (connect(lab, &all[0], "c1", &[]), connect(lab, &all[1], "c2", &[]));
+    lab.listen_udp(&two, "0.0.0.0:7000");
+    let socket = one.inside(|| std::net::UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+    socket.connect("10.9.0.64:7000").expect("a way there");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("a timeout");
+    never_fragment(&socket);
+    prepare(&all[0].place, "link set eth0 mtu 1400");
+    let is_told = || socket.send(&[0; 1422]).is_err_and(|error| error.raw_os_error() == Some(libc::EMSGSIZE));
+    until("the container is told", is_told);
+    // 1400 less 50 for VXLAN, and 28 for IPv4 and UDP. What was told of earlier datagrams is heard first.
+    until("1350 bytes pass in one piece", || socket.send(&[0; 1322]).is_ok());
+    assert!(traffic::heard(&socket, &mut [0; 64]).is_ok(), "and arrive");
+    let refused = socket.send(&[0; 1323]).expect_err("1351 bytes do not pass");
+    assert_eq!(refused.raw_os_error(), Some(libc::EMSGSIZE));
+    prepare(&all[0].place, "link set eth0 mtu 1500");
     unmade(lab, &all);
 }
 
